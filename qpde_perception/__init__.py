@@ -1,0 +1,1 @@
+"""Real-time perception with forward-stable, quantized networks."""

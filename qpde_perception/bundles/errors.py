@@ -1,0 +1,5 @@
+"""Errors of model bundles."""
+
+
+class BundleError(Exception):
+    """A bundle that is missing, changed, damaged or of another format; the message names the file."""
