@@ -1,0 +1,49 @@
+"""What perception says of a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RegionResult:
+    """The class of one region, as seen in this frame and as filtered over time.
+
+    Attributes:
+        box: x_min, y_min, x_max, y_max as the detector gave them, in pixels of the full-resolution
+            frame; None for the whole frame.
+        track_id: The detector's track identifier, empty where it does not track.
+        class_index: Most probable class in this frame.
+        label: Its name.
+        probability: Its softmax probability, between 0 and 1.
+        filtered_class_index: Most probable class after the temporal filter.
+        filtered_probability: Its filtered probability, between 0 and 1.
+    """
+
+    box: tuple[float, float, float, float] | None
+    track_id: str
+    class_index: int
+    label: str
+    probability: float
+    filtered_class_index: int
+    filtered_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Perception:
+    """The result for one frame.
+
+    Attributes:
+        stamp_ns: Capture time of the frame in the source's clock, nanoseconds.
+        frame_id: Coordinate frame of the camera.
+        regions: One result per usable region, in the detector's order.
+        stages_ms: Milliseconds by a monotonic clock: `total`, and `decode`, `prepare`, `infer` and
+            `postprocess` as far as they ran; a frame without regions needs none of them.
+        rejected: Indexes of the detector's regions that had no part in the frame.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    regions: tuple[RegionResult, ...]
+    stages_ms: dict[str, float]
+    rejected: tuple[int, ...] = ()
