@@ -1,0 +1,291 @@
+"""Writers of ONNX graphs: the int8 graph for CPU engines and the float reference with its weights.
+
+CPU engines want unsigned 8-bit activations with the ReLU absorbed into the quantizer, so a signed code
+`c` is written as the unsigned `c + 128` with zero point 128. A convolution between a DequantizeLinear and
+a QuantizeLinear becomes one integer kernel. Steps that an engine could round otherwise (smoothing, the
+head) are written on the codes themselves, as float32 arithmetic that is exact.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from qpde_perception.compiling.specification import (
+    PIXEL_ZERO,
+    PIXELS,
+    Add,
+    Append,
+    Conv,
+    Head,
+    Smooth,
+    Specification,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+OPSET = 17
+IR_VERSION = 9
+LOGITS = "logits"
+PRODUCER = "qpde_perception"
+
+
+def cpu_graph(specification: Specification) -> bytes:
+    """Return the int8 graph for CPU engines: pixels uint8 (n, h, w, 3) to logits float32."""
+    return _IntegerWriter(specification).serialise()
+
+
+def float_graph(specification: Specification) -> bytes:
+    """Return the float reference: the deployed integer weights, activations neither rounded nor clipped."""
+    return _FloatWriter(specification).serialise()
+
+
+class _Writer:
+    """What both graphs share: names, constants, and the walk over the layers."""
+
+    def __init__(self, specification: Specification) -> None:
+        self.specification = specification
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def serialise(self) -> bytes:
+        self.begin()
+        for layer in self.specification.layers:
+            if isinstance(layer, Conv):
+                self.conv(layer)
+            elif isinstance(layer, Add):
+                self.add(layer)
+            elif isinstance(layer, Smooth):
+                self.smooth(layer)
+            elif isinstance(layer, Append):
+                self.append(layer)
+            else:
+                self.head(layer)
+        document = self.specification.document
+        classes = len(self.specification.arrays["head.bias"])
+        shape = ["n", document.input_height, document.input_width, 3]
+        graph = helper.make_graph(
+            self.nodes,
+            PRODUCER,
+            [helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, shape)],
+            [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["n", classes])],
+            list(self.constants.values()),
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name=PRODUCER
+        )
+        model.ir_version = IR_VERSION
+        onnx.checker.check_model(model, full_check=True)
+        return bytes(model.SerializeToString(deterministic=True))
+
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def conv(self, layer: Conv) -> None:
+        raise NotImplementedError
+
+    def add(self, layer: Add) -> None:
+        raise NotImplementedError
+
+    def smooth(self, layer: Smooth) -> None:
+        raise NotImplementedError
+
+    def append(self, layer: Append) -> None:
+        raise NotImplementedError
+
+    def head(self, layer: Head) -> None:
+        raise NotImplementedError
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add one node; return the name of its output."""
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, values: Array) -> str:
+        """Add one constant, once; return its name."""
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        return name
+
+    def scalar(self, value: float) -> str:
+        return self.constant(f"scalar_{value!r}", np.array(value, np.float32))
+
+    def integers(self, *values: int) -> str:
+        return self.constant("ints_" + "_".join(map(str, values)), np.array(values, np.int64))
+
+    def slice(self, x: str, output: str, *, axis: int, start: int, end: int) -> str:
+        bounds = [self.integers(start), self.integers(end), self.integers(axis)]
+        return self.node("Slice", [x, *bounds], output)
+
+    def convolution(self, layer: Conv, inputs: list[str], output: str) -> str:
+        kernel = self.specification.arrays[f"{layer.name}.weight"].shape[-1]
+        return self.node(
+            "Conv",
+            inputs,
+            output,
+            kernel_shape=[kernel, kernel],
+            strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4,
+            group=layer.groups,
+        )
+
+    def smoothing_steps(self, x: str, name: str, layer: Smooth, delta: float) -> str:
+        """Write the explicit steps on float values; return the smoothed tensor."""
+        far = np.iinfo(np.int64).max
+        limits = [self.scalar(-delta), self.scalar(delta)]
+        for step in range(layer.iterations):
+            fluxes = []
+            for axis, pads in ((2, (0, 0, 1, 0, 0, 0, 1, 0)), (3, (0, 0, 0, 1, 0, 0, 0, 1))):
+                part = f"{name}.{step}.axis{axis}"
+                ahead = self.slice(x, f"{part}.ahead", axis=axis, start=1, end=far)
+                behind = self.slice(x, f"{part}.behind", axis=axis, start=0, end=-1)
+                difference = self.node("Sub", [ahead, behind], f"{part}.difference")
+                flux = self.node("Clip", [difference, *limits], f"{part}.flux")
+                padded = self.node("Pad", [flux, self.integers(*pads)], f"{part}.padded")
+                into = self.slice(padded, f"{part}.into", axis=axis, start=0, end=-1)
+                out_of = self.slice(padded, f"{part}.out_of", axis=axis, start=1, end=far)
+                fluxes.append(self.node("Sub", [into, out_of], f"{part}.divergence"))
+            total = self.node("Add", fluxes, f"{name}.{step}.divergence")
+            change = self.node("Mul", [total, self.scalar(layer.rate)], f"{name}.{step}.change")
+            x = self.node("Sub", [x, change], f"{name}.{step}.smoothed")
+        return x
+
+
+class _IntegerWriter(_Writer):
+    """Unsigned codes with a zero point; one QuantizeLinear per tensor."""
+
+    def begin(self) -> None:
+        self.node("Transpose", [PIXELS], f"{PIXELS}.codes", perm=[0, 3, 1, 2])
+
+    def zero_point(self, tensor: str) -> str:
+        zero = 0 if self.specification.grid(tensor).rectifies else PIXEL_ZERO
+        return self.constant(f"zero_{zero}", np.array(zero, np.uint8))
+
+    def dequantized(self, tensor: str, reader: str) -> str:
+        """Return the values of a tensor's codes, one node a reader so that engines can fuse it."""
+        scale = self.scalar(self.specification.grid(tensor).scale)
+        inputs = [f"{tensor}.codes", scale, self.zero_point(tensor)]
+        return self.node("DequantizeLinear", inputs, f"{tensor}.for.{reader}")
+
+    def quantized(self, values: str, tensor: str) -> str:
+        scale = self.scalar(self.specification.grid(tensor).scale)
+        inputs = [values, scale, self.zero_point(tensor)]
+        return self.node("QuantizeLinear", inputs, f"{tensor}.codes")
+
+    def conv(self, layer: Conv) -> None:
+        arrays, name = self.specification.arrays, layer.name
+        scale, bias = arrays[f"{name}.scale"], arrays[f"{name}.bias"]
+        weight = self.constant(f"{name}.weight", arrays[f"{name}.weight"])
+        weight_scale = self.constant(f"{name}.scale", scale)
+        zeros = self.constant(f"zeros_{len(scale)}", np.zeros(len(scale), np.int8))
+        inputs = [
+            self.dequantized(layer.input, name),
+            self.node("DequantizeLinear", [weight, weight_scale, zeros], f"{name}.w", axis=0),
+        ]
+        if bias.any():
+            step = np.float32(self.specification.grid(layer.input).scale) * scale
+            bias_scale = self.constant(f"{name}.bias_scale", step)
+            codes = self.constant(f"{name}.bias", bias)
+            zeros32 = self.constant(f"zeros32_{len(scale)}", np.zeros(len(scale), np.int32))
+            parts = [codes, bias_scale, zeros32]
+            inputs.append(self.node("DequantizeLinear", parts, f"{name}.b", axis=0))
+        self.quantized(self.convolution(layer, inputs, f"{name}.values"), layer.output)
+
+    def add(self, layer: Add) -> None:
+        inputs = [self.dequantized(t, layer.name) for t in (layer.trunk, layer.branch)]
+        self.quantized(self.node("Add", inputs, f"{layer.name}.values"), layer.output)
+
+    def smooth(self, layer: Smooth) -> None:
+        name = layer.name
+        codes = self.node("Cast", [f"{layer.input}.codes"], f"{name}.in", to=TensorProto.FLOAT)
+        # Half to even is unchanged by the zero point, which is even; and smoothing stays within the
+        # range of its input, so nothing needs clipping.
+        smoothed = self.smoothing_steps(codes, name, layer, float(layer.delta))
+        rounded = self.node("Round", [smoothed], f"{name}.rounded")
+        self.node("Cast", [rounded], f"{layer.output}.codes", to=TensorProto.UINT8)
+
+    def append(self, layer: Append) -> None:
+        codes = f"{layer.input}.codes"
+        copies = self.slice(codes, f"{layer.name}.copies", axis=1, start=0, end=layer.channels)
+        self.node("Concat", [codes, copies], f"{layer.output}.codes", axis=1)
+
+    def head(self, layer: Head) -> None:
+        arrays, name = self.specification.arrays, layer.name
+        codes = self.node("Cast", [f"{layer.input}.codes"], f"{name}.in", to=TensorProto.FLOAT)
+        total = self.node("ReduceSum", [codes, self.integers(2, 3)], f"{name}.sum", keepdims=0)
+        mean = self.node("Mul", [total, self.scalar(layer.multiplier)], f"{name}.mean")
+        pooled = self.node("Round", [mean], f"{name}.pooled")
+        weight = self.constant(f"{name}.weight", arrays[f"{name}.weight"].T.astype(np.float32))
+        product = self.node("MatMul", [pooled, weight], f"{name}.product")
+        scale = self.constant(f"{name}.scale", arrays[f"{name}.scale"])
+        scaled = self.node("Mul", [product, scale], f"{name}.scaled")
+        self.node("Add", [scaled, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
+
+
+class _FloatWriter(_Writer):
+    """Real values throughout."""
+
+    def begin(self) -> None:
+        codes = self.node("Transpose", [PIXELS], f"{PIXELS}.codes", perm=[0, 3, 1, 2])
+        values = self.node("Cast", [codes], f"{PIXELS}.float", to=TensorProto.FLOAT)
+        centred = self.node("Sub", [values, self.scalar(float(PIXEL_ZERO))], f"{PIXELS}.centred")
+        scale = self.specification.grid(PIXELS).scale
+        self.node("Mul", [centred, self.scalar(scale)], f"{PIXELS}.values")
+
+    def conv(self, layer: Conv) -> None:
+        arrays, name = self.specification.arrays, layer.name
+        scale = arrays[f"{name}.scale"].astype(np.float64)
+        weight = arrays[f"{name}.weight"] * scale[:, None, None, None]
+        bias = arrays[f"{name}.bias"] * scale * self.specification.grid(layer.input).scale
+        inputs = [
+            f"{layer.input}.values",
+            self.constant(f"{name}.weight", weight.astype(np.float32)),
+            self.constant(f"{name}.bias", bias.astype(np.float32)),
+        ]
+        rectifies = self.specification.grid(layer.output).rectifies
+        output = f"{layer.output}.values"
+        result = self.convolution(layer, inputs, f"{name}.linear" if rectifies else output)
+        if rectifies:
+            self.node("Relu", [result], output)
+
+    def add(self, layer: Add) -> None:
+        inputs = [f"{layer.trunk}.values", f"{layer.branch}.values"]
+        self.node("Add", inputs, f"{layer.output}.values")
+
+    def smooth(self, layer: Smooth) -> None:
+        delta = layer.delta * self.specification.grid(layer.input).scale
+        smoothed = self.smoothing_steps(f"{layer.input}.values", layer.name, layer, delta)
+        self.node("Identity", [smoothed], f"{layer.output}.values")
+
+    def append(self, layer: Append) -> None:
+        values = f"{layer.input}.values"
+        copies = self.slice(values, f"{layer.name}.copies", axis=1, start=0, end=layer.channels)
+        self.node("Concat", [values, copies], f"{layer.output}.values", axis=1)
+
+    def head(self, layer: Head) -> None:
+        arrays, name = self.specification.arrays, layer.name
+        grid = self.specification.grid(layer.input)
+        pooled = self.node("ReduceMean", [f"{layer.input}.values"], f"{name}.pooled", axes=[2, 3], keepdims=0)
+        # The scale of the head is that of weight times pooled code; here the mean is a real value.
+        positions = self.positions()
+        step = grid.scale / (layer.multiplier * positions)
+        weight = (arrays[f"{name}.weight"] * (arrays[f"{name}.scale"] / step)[:, None]).T
+        product = self.node(
+            "MatMul", [pooled, self.constant(f"{name}.weight", weight.astype(np.float32))], f"{name}.product"
+        )
+        self.node("Add", [product, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
+
+    def positions(self) -> int:
+        """Return the number of positions that the head averages over."""
+        document = self.specification.document
+        reduction = 1
+        for layer in self.specification.layers:
+            if isinstance(layer, Conv):
+                reduction *= layer.stride
+        return document.input_height * document.input_width // reduction**2

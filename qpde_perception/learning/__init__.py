@@ -1,0 +1,1 @@
+"""Training of stable quantized networks; the only rooms that know torch are this and compiling."""

@@ -1,0 +1,186 @@
+"""Layers of the deployable symmetric MobileNetV2: every block is `x - K^T sigma(K x)`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (the field's name)
+
+from qpde_perception.learning.quantizers import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    round_straight_through,
+    short_mantissa,
+)
+
+
+class PositiveBatchNorm(nn.Module):
+    """Batch normalisation whose scale is positive.
+
+    A positive scale commutes with ReLU, so the two normalisations of a symmetric block are positive
+    diagonals beside `K` and `K^T`, and the block stays a gradient step in a weighted norm.
+
+    Attributes:
+        log_scale: Logarithm of the scale, shape (channels,).
+        shift: Shape (channels,).
+    """
+
+    def __init__(self, channels: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.full((channels,), float(scale)).log())
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self.mean: Tensor
+        self.variance: Tensor
+        self.momentum = 0.1
+        self.epsilon = 1e-5
+        self.frozen = False
+
+    def deployed(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Return slope and offset per channel as the integers have them, each of shape (channels,).
+
+        Args:
+            step: Value of one step of the accumulator: input scale times weight scale.
+        """
+        slope = short_mantissa(self.log_scale.exp() / (self.variance + self.epsilon).sqrt())
+        offset = self.shift - self.mean * slope
+        return slope, round_straight_through(offset / (step * slope)) * (step * slope)
+
+    def forward(self, x: Tensor, step: Tensor | None = None) -> Tensor:
+        """Normalise `x`, shape (n, channels, height, width).
+
+        Args:
+            x: Sums of products.
+            step: As for `deployed`; then, outside of training or once frozen, the deployed slope and
+                offset are applied.
+        """
+        if step is not None and (self.frozen or not self.training):
+            slope, offset = self.deployed(step)
+            return x * slope[:, None, None] + offset[:, None, None]
+        return F.batch_norm(
+            x,
+            self.mean,
+            self.variance,
+            self.log_scale.exp(),
+            self.shift,
+            training=self.training and not self.frozen,
+            momentum=self.momentum,
+            eps=self.epsilon,
+        )
+
+
+def accumulator_step(scale: Tensor, weights: WeightQuantizer) -> Tensor | None:
+    """Return the value of one step of a sum of products; None before quantization."""
+    return (scale * weights.scale).detach() if weights.active else None
+
+
+class QuantizedConv(nn.Module):
+    """Ordinary convolution with quantized weights, followed by batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, bits: int) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, kernel // 2
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
+        nn.init.kaiming_normal_(self.weight)
+        self.weight_quantizer = WeightQuantizer(bits)
+        self.norm = PositiveBatchNorm(outputs)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Convolve and normalise `x`, shape (n, inputs, height, width), on a grid of step `scale`."""
+        weight = self.weight_quantizer(self.weight)
+        total = F.conv2d(x, weight, stride=self.stride, padding=self.padding)
+        return self.norm(total, accumulator_step(scale, self.weight_quantizer))  # type: ignore[no-any-return]
+
+
+class SymmetricBlock(nn.Module):
+    """`x - D2 K1^T K2^T sigma(D1 K2 K1 x + b1) + b2`: one pair of kernels serves both ways.
+
+    `K1` is the 1x1 expansion, `K2` the depthwise 3x3; the transposed depthwise convolution is written
+    as an ordinary one with the kernel turned by 180 degrees. `D1`, `D2` are the positive scales of the
+    two batch normalisations. Every quantized tensor of the deployed block has a quantizer here.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        expansion: int,
+        trunk: ActivationQuantizer,
+        *,
+        weight_bits: int,
+        activation_bits: int,
+        step: float = 0.3,
+    ) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        self.expand = nn.Parameter(torch.empty(hidden, channels, 1, 1))
+        self.depthwise = nn.Parameter(torch.empty(hidden, 1, 3, 3))
+        nn.init.normal_(self.expand)
+        nn.init.normal_(self.depthwise)
+        self.expand_quantizer = WeightQuantizer(weight_bits)
+        self.depthwise_quantizer = WeightQuantizer(max(weight_bits, 8))
+        self.inner_norm = PositiveBatchNorm(hidden)
+        self.outer_norm = PositiveBatchNorm(channels, scale=step)
+        self.expanded = ActivationQuantizer(activation_bits, signed=True)
+        self.rectified = ActivationQuantizer(activation_bits, signed=False)
+        self.returned = ActivationQuantizer(activation_bits, signed=True)
+        self._trunk = [trunk]  # shared along the stage, and owned by it
+
+    @property
+    def trunk(self) -> ActivationQuantizer:
+        """The quantizer of the stage's trunk."""
+        return self._trunk[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take one stable step from `x`, shape (n, channels, height, width)."""
+        expand = self.expand_quantizer(self.expand)
+        depthwise = self.depthwise_quantizer(self.depthwise)
+        hidden = depthwise.shape[0]
+        expanded = self.expanded(F.conv2d(x, expand))
+        inner = F.conv2d(expanded, depthwise, padding=1, groups=hidden)
+        step = accumulator_step(self.expanded.scale, self.depthwise_quantizer)
+        rectified = self.rectified(F.relu(self.inner_norm(inner, step)))
+        returned = F.conv2d(rectified, depthwise.flip(2, 3), padding=1, groups=hidden)
+        branch = F.conv2d(self.returned(returned), expand.transpose(0, 1))
+        step = accumulator_step(self.returned.scale, self.expand_quantizer)
+        return add_on_grid(x, -self.outer_norm(branch, step), self.trunk)
+
+
+def add_on_grid(x: Tensor, branch: Tensor, trunk: ActivationQuantizer) -> Tensor:
+    """Add a branch to the trunk on the trunk's own grid.
+
+    `x` lies on the grid already, so only the branch is rounded and the sum of integers is exact: the
+    identity path of a quantized block loses nothing but what saturates.
+    """
+    rounded = trunk(branch) if trunk.active else branch
+    return trunk(x + rounded)  # type: ignore[no-any-return]
+
+
+class PooledHead(nn.Module):
+    """Mean over all positions, then a dense layer with integer weights and float logits."""
+
+    EXTRA_BITS = 2
+    """Bits that the mean keeps beyond those of the tensor it is taken of."""
+
+    def __init__(self, channels: int, classes: int, features: ActivationQuantizer) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, channels))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        nn.init.normal_(self.weight, std=0.01)
+        self._features = [features]
+
+    def weight_scale(self) -> Tensor:
+        """Return the value of one integer step per class, powers of two, shape (classes, 1)."""
+        largest = self.weight.detach().abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
+        return torch.exp2(torch.ceil(torch.log2(largest / 127.0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, shape (n, classes), of features (n, channels, height, width)."""
+        pooled = x.mean(dim=(2, 3))
+        features = self._features[0]
+        if not features.active:
+            return F.linear(pooled, self.weight, self.bias)
+        step = features.scale.detach() / 2**self.EXTRA_BITS
+        scale = self.weight_scale()
+        weight = round_straight_through(self.weight / scale) * scale
+        return F.linear(round_straight_through(pooled / step) * step, weight, self.bias)

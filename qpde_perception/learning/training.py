@@ -1,0 +1,318 @@
+"""Training of the sign network: float first, then with quantization in the loop; resumable."""
+
+from __future__ import annotations
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F  # noqa: N812  (the field's name)
+
+from qpde_perception.frames.prepare import resize
+from qpde_perception.learning.augmentation import augment
+from qpde_perception.learning.errors import LearningError
+from qpde_perception.learning.networks import SymmetricMobileNetV2, build_network
+from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer, set_active
+from qpde_perception.learning.symmetric import PositiveBatchNorm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from qpde_perception.frames.input_spec import InputSpec
+    from qpde_perception.learning.signs import SignSet
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+WEIGHTS = "weights.safetensors"
+RECIPE = "training.json"
+CALIBRATION_BATCHES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """The recipe of one training run.
+
+    Attributes:
+        network: Name of the network's configuration.
+        float_epochs: Epochs before quantization.
+        quantized_epochs: Epochs with quantization in the loop.
+        frozen_epochs: Last epochs, with the statistics of the normalisations as deployed.
+        batch: Images per step.
+        learning_rate: Peak of the cosine schedule, after one epoch of warm-up.
+        weight_decay: Of convolution and dense weights only.
+        label_smoothing: Probability mass spread over the other classes.
+        seed: Of weights, order and augmentation.
+        bfloat16: Run the float epochs in bfloat16 where the processor does.
+        compiled: Fuse the quantized epochs with `torch.compile` (wants a C++ compiler).
+    """
+
+    network: str = "symmetric_mobilenet_v2"
+    float_epochs: int = 24
+    quantized_epochs: int = 10
+    frozen_epochs: int = 2
+    batch: int = 128
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.05
+    seed: int = 1
+    bfloat16: bool = True
+    compiled: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return self.float_epochs + self.quantized_epochs
+
+
+class Watcher(Protocol):
+    """Who is told how training goes."""
+
+    def batch(self, epoch: int, done: int, total: int) -> None:
+        """Hear that `done` of `total` steps of an epoch are made."""
+        ...
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """Hear the figures of a finished epoch."""
+        ...
+
+
+def train(
+    config: TrainingConfig, signs: SignSet, spec: InputSpec, folder: Path, watcher: Watcher
+) -> SymmetricMobileNetV2:
+    """Train a network, or go on where an interrupted run stopped.
+
+    Args:
+        config: The recipe.
+        signs: All splits; `train` is learned from, `val` is watched.
+        spec: The network's input.
+        folder: Gets a checkpoint after every epoch, `metrics.jsonl`, and in the end
+            `weights.safetensors` and `training.json`.
+        watcher: Told of batches and epochs.
+
+    Returns:
+        The trained network, on its grid.
+
+    Raises:
+        LearningError: If the folder holds a run with another recipe.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    network = build_network(config.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(network, config)
+    first = _resume(folder, config, network, optimizer)
+    pupils, watched = signs.split("train"), signs.split("val")
+    pictures = prepared_pixels(watched, spec)
+    for epoch in range(first, config.epochs):
+        quantized = epoch >= config.float_epochs
+        if epoch == config.float_epochs:
+            _start_quantization(network, pupils, spec, config)
+        set_active(network, active=quantized)
+        _freeze(network, frozen=epoch >= config.epochs - config.frozen_epochs)
+        loss = _train_epoch(network, optimizer, pupils, spec, config, epoch, watcher)
+        accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
+        metrics = {
+            "epoch": epoch + 1,
+            "phase": "quantized" if quantized else "float",
+            "loss": loss,
+            "val_top1": accuracy,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+        }
+        with (folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+        _save_checkpoint(folder, config, network, optimizer, epoch + 1)
+        watcher.epoch(metrics)
+    set_active(network, active=True)
+    network.eval()
+    _save_result(folder, config, network, signs.names, spec)
+    return network
+
+
+def prepared_pixels(signs: SignSet, spec: InputSpec) -> NDArray[np.uint8]:
+    """Resize every image as the vehicle does; uint8 RGB, shape (n, height, width, 3)."""
+    batch = np.empty((len(signs), spec.height, spec.width, 3), np.uint8)
+    for index in range(len(signs)):
+        batch[index] = resize(signs.image(index), spec)[..., ::-1]
+    return batch
+
+
+@torch.inference_mode()
+def predict(
+    network: torch.nn.Module, pixels: NDArray[np.uint8], batch: int = 256
+) -> NDArray[np.float32]:
+    """Return logits, float32, shape (n, classes), of pixels uint8 (n, height, width, 3)."""
+    network.eval()
+    parts = [
+        network(_as_tensor(pixels[start : start + batch])).numpy()
+        for start in range(0, len(pixels), batch)
+    ]
+    return np.concatenate(parts)
+
+
+def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    # NHWC memory seen as NCHW is what channels_last means: no copy, and the fast kernels.
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+
+
+def _batches(
+    signs: SignSet, spec: InputSpec, config: TrainingConfig, epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield augmented batches, the next ones prepared while one is learned from."""
+    order = np.random.default_rng([config.seed, epoch]).permutation(len(signs))
+    labels = signs.labels
+    count = len(order) // config.batch
+
+    def make(step: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        rng = np.random.default_rng([config.seed, epoch, step])
+        chosen = order[step * config.batch : (step + 1) * config.batch]
+        views = np.stack([augment(signs.image(i), spec, rng) for i in chosen])
+        return views[..., ::-1], labels[chosen]
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(make, step) for step in range(min(3, count))]
+        for step in range(count):
+            pixels, targets = waiting.pop(0).result()
+            if step + 3 < count:
+                waiting.append(pool.submit(make, step + 3))
+            yield _as_tensor(pixels), torch.from_numpy(targets)
+
+
+def _train_epoch(
+    network: SymmetricMobileNetV2,
+    optimizer: torch.optim.Optimizer,
+    signs: SignSet,
+    spec: InputSpec,
+    config: TrainingConfig,
+    epoch: int,
+    watcher: Watcher,
+) -> float:
+    network.train()
+    quantized = epoch >= config.float_epochs
+    run = torch.compile(network) if quantized and config.compiled else network
+    total = len(signs) // config.batch
+    losses = []
+    for step, (pixels, targets) in enumerate(_batches(signs, spec, config, epoch)):
+        for group in optimizer.param_groups:
+            group["lr"] = group["share"] * _learning_rate(config, epoch + step / total)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16 and not quantized):
+            logits = run(pixels)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+        if not torch.isfinite(loss):
+            msg = f"the loss became {loss.item()} in epoch {epoch + 1}; lower the learning rate"
+            raise LearningError(msg)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+        watcher.batch(epoch + 1, step + 1, total)
+    return float(np.mean(losses))
+
+
+def _learning_rate(config: TrainingConfig, epoch: float) -> float:
+    if epoch < 1.0:
+        return config.learning_rate * (0.05 + 0.95 * epoch)
+    share = (epoch - 1.0) / max(config.epochs - 1.0, 1e-9)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
+
+
+def _optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    clippings = [p for n, p in network.named_parameters() if n.endswith("alpha")]
+    plain = [p for n, p in network.named_parameters() if p.ndim == 1]
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    return torch.optim.SGD(
+        [
+            {"params": weights, "share": 1.0, "weight_decay": config.weight_decay},
+            {"params": plain, "share": 1.0, "weight_decay": 0.0},
+            {"params": clippings, "share": 0.1, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+    )
+
+
+@torch.no_grad()
+def _start_quantization(
+    network: SymmetricMobileNetV2, signs: SignSet, spec: InputSpec, config: TrainingConfig
+) -> None:
+    """Set every activation's clipping from what the float network shows."""
+    quantizers = [m for m in network.modules() if isinstance(m, ActivationQuantizer)]
+    for quantizer in quantizers:
+        quantizer.observe()
+    network.eval()
+    for index, (pixels, _) in enumerate(_batches(signs, spec, config, config.epochs)):
+        network(pixels)
+        if index + 1 == CALIBRATION_BATCHES:
+            break
+    for quantizer in quantizers:
+        quantizer.calibrate()
+    for part in network.modules():
+        if isinstance(part, WeightQuantizer):
+            part.alpha.data.fill_(max(3.0, float(part.alpha)))
+
+
+def _freeze(network: torch.nn.Module, *, frozen: bool) -> None:
+    for part in network.modules():
+        if isinstance(part, PositiveBatchNorm):
+            part.frozen = frozen
+
+
+def _save_checkpoint(
+    folder: Path,
+    config: TrainingConfig,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+) -> None:
+    state = {
+        "config": asdict(config),
+        "epoch": epoch,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    unfinished = folder / f"{CHECKPOINT}.new"
+    torch.save(state, unfinished)
+    unfinished.replace(folder / CHECKPOINT)
+
+
+def _resume(
+    folder: Path,
+    config: TrainingConfig,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        (folder / METRICS).unlink(missing_ok=True)
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state["config"] != asdict(config):
+        msg = f"{path}: belongs to a run with another recipe; use another folder or remove it"
+        raise LearningError(msg)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["epoch"])
+
+
+def _save_result(
+    folder: Path,
+    config: TrainingConfig,
+    network: SymmetricMobileNetV2,
+    names: tuple[str, ...],
+    spec: InputSpec,
+) -> None:
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    recipe = {
+        "training": asdict(config),
+        "network": network.config.as_dict(),
+        "labels": list(names),
+        "input": spec.model_dump(),
+    }
+    (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
