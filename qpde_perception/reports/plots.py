@@ -1,0 +1,133 @@
+"""Plots of a replay, each returned as an SVG document."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, GREEN, RED, GREY = "#2563eb", "#16a34a", "#dc2626", "#94a3b8"
+_INK = "#334155"
+_MOST_CLASSES = 24
+# Beyond this number of marks a picture of them is smaller than their list.
+_MOST_MARKS = 4000
+
+
+def latency_plot(times_s: Sequence[float], totals_ms: Sequence[float]) -> bytes:
+    """Plot how long frames took: as a distribution, and over the drive.
+
+    Args:
+        times_s: Time of each frame since the start of the drive, seconds.
+        totals_ms: Time that each frame took, milliseconds; as many, at least one.
+    """
+    figure = _figure(9.0, 2.9)
+    distribution, course = figure.subplots(1, 2, width_ratios=(1, 1.4))
+    distribution.hist(totals_ms, bins=min(40, max(8, len(totals_ms) // 4)), color=BLUE)
+    for share, style in ((0.5, "-"), (0.99, "--")):
+        value = float(np.quantile(totals_ms, share, method="inverted_cdf"))
+        label = f"p{share * 100:.0f}: {value:.2f} ms"
+        distribution.axvline(value, color=_INK, linestyle=style, linewidth=1.2, label=label)
+    distribution.set(xlabel="time per frame (ms)", ylabel="frames", title="Distribution")
+    distribution.legend(frameon=False, fontsize=8)
+    course.plot(
+        times_s, totals_ms, ".", color=BLUE, markersize=3, rasterized=len(times_s) > _MOST_MARKS
+    )
+    course.set(xlabel="drive time (s)", ylabel="time per frame (ms)", title="Over the drive")
+    course.set_ylim(bottom=0)
+    _tidy(distribution, course)
+    return _svg(figure)
+
+
+def timeline_plot(
+    groups: Mapping[str, tuple[str, Sequence[float], Sequence[int]]], labels: Sequence[str]
+) -> bytes:
+    """Plot which class was seen when.
+
+    Args:
+        groups: Per group of results its name, with its colour, times in seconds of the drive and
+            class indexes.
+        labels: Names of the classes.
+    """
+    seen = np.concatenate([np.asarray(classes, int) for _, _, classes in groups.values()])
+    classes, counts = np.unique(seen, return_counts=True)
+    shown = np.sort(classes[np.argsort(-counts, kind="stable")][:_MOST_CLASSES])
+    figure = _figure(9.0, 1.2 + 0.24 * len(shown))
+    axes = figure.subplots()
+    for name, (colour, times_s, indexes) in groups.items():
+        inside = np.isin(indexes, shown)
+        axes.plot(
+            np.asarray(times_s)[inside],
+            np.searchsorted(shown, np.asarray(indexes, int)[inside]),
+            "o",
+            color=colour,
+            markersize=4,
+            alpha=0.7,
+            label=f"{name} ({len(indexes)})",
+            rasterized=len(seen) > _MOST_MARKS,
+        )
+    axes.set_yticks(range(len(shown)), [f"{labels[index]}  ({index})" for index in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.grid(axis="y", color="#e2e8f0", linewidth=0.6)
+    axes.set_xlabel("drive time (s)")
+    axes.legend(
+        frameon=False, fontsize=8, ncols=len(groups), loc="lower left", bbox_to_anchor=(0, 1)
+    )
+    _tidy(axes)
+    return _svg(figure)
+
+
+def confusion_plot(confusion: Counter[tuple[int, int]], labels: Sequence[str]) -> bytes:
+    """Plot how often each true class was taken for each class, among those that occur.
+
+    Args:
+        confusion: Number of objects by (true class, predicted class).
+        labels: Names of the classes.
+    """
+    rows = sorted({truth for truth, _ in confusion})
+    columns = sorted({*rows, *(predicted for _, predicted in confusion)})
+    table = np.array([[confusion[row, column] for column in columns] for row in rows])
+    shares = table / table.sum(axis=1, keepdims=True)
+    figure = _figure(2.6 + 0.42 * len(columns), 1.9 + 0.34 * len(rows))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), count in np.ndenumerate(table):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else _INK
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{labels[index]}  ({index})" for index in rows])
+    names = [f"{labels[index]} ({index})" for index in columns]
+    axes.set_xticks(range(len(columns)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set(xlabel="predicted", ylabel="true")
+    _tidy(axes)
+    return _svg(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Imported here: it takes longer than the rest of the package together.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def _tidy(*panels: Axes) -> None:
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#cbd5e1")
+        axes.tick_params(colors=_INK, labelsize=8)
+        axes.xaxis.label.set(color=_INK, size=9)
+        axes.yaxis.label.set(color=_INK, size=9)
+        axes.title.set(color=_INK, size=10)
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()

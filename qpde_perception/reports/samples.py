@@ -1,0 +1,109 @@
+"""Sample frames of a replay, with the results drawn in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from qpde_perception.frames import decode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qpde_perception.frames import CameraFrame, Picture
+    from qpde_perception.perception import Perception
+
+WIDTH = 640
+_WANTED = 8
+_TO_BGR = {
+    "rgb": cv2.COLOR_RGB2BGR,
+    "bgra": cv2.COLOR_BGRA2BGR,
+    "rgba": cv2.COLOR_RGBA2BGR,
+    "mono": cv2.COLOR_GRAY2BGR,
+}
+_GREEN = (80, 220, 60)
+_BLACK = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A drawn frame.
+
+    Attributes:
+        caption: Where it comes from and what the model sees, for people.
+        jpeg: The picture with the boxes drawn in.
+    """
+
+    caption: str
+    jpeg: bytes
+
+
+@dataclass(slots=True)
+class SampleFrames:
+    """Keeps a few frames spread evenly over a drive, preferring frames that show something.
+
+    Attributes:
+        expected: Number of frames that the drive will bring, as far as known.
+        samples: What was kept.
+    """
+
+    expected: int
+    samples: list[Sample] = field(default_factory=list)
+    _seen: int = 0
+
+    def offer(self, frame: CameraFrame, perception: Perception, caption: str) -> None:
+        """Keep a frame if it is time for the next one.
+
+        Args:
+            frame: A frame that was classified.
+            perception: Its results.
+            caption: Where it comes from.
+        """
+        due = len(self.samples) * self.expected <= self._seen * _WANTED
+        self._seen += 1
+        if len(self.samples) < _WANTED and due and perception.regions:
+            self.samples.append(_draw(frame, perception, caption))
+
+
+def _draw(frame: CameraFrame, perception: Perception, caption: str) -> Sample:
+    picture = decode(frame, minimum=(1, WIDTH))
+    canvas = _canvas(picture)
+    scale = canvas.shape[1] / picture.width
+    seen = []
+    for region in perception.regions:
+        text = f"{region.label} {region.probability:.0%}"
+        seen.append(text)
+        corner = (0, 0)
+        if region.box is not None:
+            # A detector's box may reach far beyond the frame; OpenCV counts in 32 bits.
+            limits = np.tile(canvas.shape[1::-1], 2)
+            sides = np.clip(np.multiply(region.box, scale), -8, limits + 8).round().astype(int)
+            x_min, y_min, x_max, y_max = sides.tolist()
+            cv2.rectangle(canvas, (x_min, y_min), (x_max, y_max), _GREEN, 2)
+            corner = (x_min, y_min)
+        _write(canvas, text, corner)
+    jpeg = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+    return Sample(caption=f"{caption}: {', '.join(seen)}", jpeg=jpeg)
+
+
+def _canvas(picture: Picture) -> NDArray[np.uint8]:
+    """Return the picture in BGR, `WIDTH` pixels wide."""
+    height = max(1, round(WIDTH * picture.height / picture.width))
+    small = cv2.resize(picture.pixels, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    if picture.order in _TO_BGR:
+        small = cv2.cvtColor(small, _TO_BGR[picture.order])
+    return np.ascontiguousarray(small, np.uint8)
+
+
+def _write(canvas: NDArray[np.uint8], text: str, corner: tuple[int, int]) -> None:
+    """Write on a filled ground above a corner, kept inside the picture."""
+    # OpenCV's font has ASCII only.
+    text = text.encode("ascii", "replace").decode()
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+    x = max(0, min(corner[0], canvas.shape[1] - width - 4))
+    y = max(height + 8, corner[1])
+    cv2.rectangle(canvas, (x, y - height - 8), (x + width + 4, y), _GREEN, cv2.FILLED)
+    cv2.putText(canvas, text, (x + 2, y - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _BLACK, 1, cv2.LINE_AA)
