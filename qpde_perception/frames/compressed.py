@@ -28,7 +28,9 @@ _JPEG_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xDA)})
 # What libjpeg writes into blocks that it has no data for.
 _PADDING_GREY = 128
-_PROBE = bytes(range(1, 255))
+# Data for a decoder that wants more, whichever restart marker it waits for.
+_SOME_DATA = bytes(range(1, 255))
+_PROBE = _SOME_DATA + b"".join(bytes([0xFF, 0xD0 + n]) + _SOME_DATA for n in range(8))
 
 
 def compressed_encoding(description: str) -> Literal["jpeg", "png"]:

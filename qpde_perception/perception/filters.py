@@ -169,4 +169,5 @@ def _iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.flo
     common = np.clip(high - low, 0.0, None).prod(axis=-1)
     area_one = (one[:, 2:] - one[:, :2]).prod(axis=-1)
     area_other = (other[:, 2:] - other[:, :2]).prod(axis=-1)
-    return np.asarray(common / (area_one[:, None] + area_other - common), np.float64)
+    union = area_one[:, None] + area_other - common
+    return np.asarray(common / np.maximum(union, np.finfo(np.float64).tiny), np.float64)

@@ -1,0 +1,218 @@
+"""Preparation of the network's input."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from qpde_perception.frames import (
+    CameraFrame,
+    FrameError,
+    InputSpec,
+    Picture,
+    Regions,
+    decode,
+    frame_size,
+    minimum_size,
+    prepare,
+    resize,
+)
+
+HEIGHT, WIDTH = 60, 90
+SPEC = InputSpec(height=16, width=12)
+
+
+def picture(order="bgr", scale=1, seed=5):
+    channels = {"mono": ()}.get(order, (len(order),))
+    rng = np.random.default_rng(seed)
+    shape = (-(-HEIGHT // scale), -(-WIDTH // scale), *channels)
+    return Picture(rng.integers(0, 256, shape, np.uint8), order, scale, HEIGHT, WIDTH)
+
+
+def coordinates(scale=1):
+    """Return a picture whose pixels say where they are: (column, row, 0)."""
+    rows, columns = np.mgrid[: -(-HEIGHT // scale), : -(-WIDTH // scale)].astype(np.uint8)
+    return Picture(np.dstack([columns, rows, 0 * rows]), "bgr", scale, HEIGHT, WIDTH)
+
+
+def regions(*boxes):
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    return Regions(array, tuple(f"track {index}" for index in range(len(boxes))))
+
+
+def crop_of(box, *, margin=0.0, scale=1):
+    """Return (x_min, y_min, x_max, y_max) of the pixels that a box covers, or None."""
+    spec = InputSpec(height=400, width=400, interpolation="linear", region_margin=margin)
+    prepared = prepare(coordinates(scale), regions(box), spec)
+    if prepared.rejected:
+        return None
+    (item,) = prepared.batch
+    columns, rows = item[..., 2], item[..., 1]
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+@pytest.mark.parametrize("interpolation", ["area", "linear"])
+@pytest.mark.parametrize("channel_order", ["rgb", "bgr"])
+@pytest.mark.parametrize("order", ["bgr", "rgb", "bgra", "rgba", "mono"])
+def test_whole_frame_is_resized_and_its_channels_ordered(order, channel_order, interpolation):
+    spec = SPEC.model_copy(update={"channel_order": channel_order, "interpolation": interpolation})
+    source = picture(order)
+    prepared = prepare(source, None, spec)
+
+    method = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR}[interpolation]
+    small = cv2.resize(source.pixels, (12, 16), interpolation=method)
+    planes = [small if order == "mono" else small[..., order.index(c)] for c in channel_order]
+    assert_array_equal(prepared.batch, np.stack(planes, axis=-1)[None])
+    assert prepared.batch.flags.c_contiguous
+    assert (prepared.boxes, prepared.ids, prepared.rejected) == ((None,), ("",), ())
+
+
+def test_area_resize_by_a_whole_factor_is_the_mean():
+    pixels = picture().pixels[:48, :48]
+    small = resize(pixels, SPEC)
+
+    mean = pixels.reshape(16, 3, 12, 4, 3).mean(axis=(1, 3))
+    assert np.abs(small - mean).max() <= 0.5 + 1e-9
+
+
+def test_regions_are_cut_out_and_resized_like_training_images():
+    source = picture()
+    prepared = prepare(source, regions([10, 20, 40, 50], [0, 0, 90, 60]), SPEC)
+
+    crops = (source.pixels[20:50, 10:40], source.pixels)
+    expected = [resize(np.ascontiguousarray(crop), SPEC)[..., ::-1] for crop in crops]
+    assert_array_equal(prepared.batch, np.stack(expected))
+    assert prepared.boxes == ((10.0, 20.0, 40.0, 50.0), (0.0, 0.0, 90.0, 60.0))
+    assert prepared.ids == ("track 0", "track 1")
+
+
+def test_bad_boxes_are_left_out_and_the_others_kept():
+    bad = ([np.nan, 0, 9, 9], [0, 0, np.inf, 9], [20, 5, 20, 30], [30, 5, 20, 30])
+    outside = ([-9, 5, 0, 30], [90, 5, 99, 30], [5, -9, 30, 0], [5, 60, 30, 99])
+    good = [10, 20, 40, 50]
+    prepared = prepare(picture(), regions(*bad, good, *outside), SPEC)
+
+    assert prepared.boxes == ((10.0, 20.0, 40.0, 50.0),)
+    assert prepared.ids == ("track 4",)
+    assert prepared.rejected == (0, 1, 2, 3, 5, 6, 7, 8)
+    assert_array_equal(prepared.batch, prepare(picture(), regions(good), SPEC).batch)
+
+
+def test_no_regions_are_an_empty_batch():
+    prepared = prepare(picture(), regions(), SPEC)
+
+    assert prepared.batch.shape == (0, 16, 12, 3)
+    assert (prepared.boxes, prepared.ids, prepared.rejected) == ((), (), ())
+
+
+def test_regions_whose_ids_and_boxes_do_not_match_are_refused():
+    wrong = Regions(np.zeros((2, 4), np.float32), ("one",))
+    with pytest.raises(FrameError, match=r"1 ids for boxes of shape \(2, 4\)"):
+        prepare(picture(), wrong, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("box", "margin", "scale", "expected"),
+    [
+        ([10, 20, 40, 50], 0.0, 1, (10, 20, 40, 50)),
+        ([10.4, 19.6, 40.4, 50.4], 0.0, 1, (10, 20, 40, 50)),
+        ([10, 20, 40, 40], 0.1, 1, (7, 18, 43, 42)),
+        ([10, 20, 40, 40], 1.0, 1, (0, 0, 70, 60)),
+        ([-20, -20, 200, 200], 0.0, 1, (0, 0, 90, 60)),
+        ([10.1, 20.1, 10.2, 20.2], 0.0, 1, (10, 20, 11, 21)),
+        ([89.9, 59.9, 95, 95], 0.0, 1, (89, 59, 90, 60)),
+        ([-5, -5, 0.1, 0.1], 0.0, 1, (0, 0, 1, 1)),
+        ([-3e38, -3e38, 3e38, 3e38], 1.0, 1, (0, 0, 90, 60)),
+        ([16, 24, 48, 56], 0.0, 8, (2, 3, 6, 7)),
+        ([16, 24, 17, 25], 0.0, 8, (2, 3, 3, 4)),
+        ([80, 50, 90, 60], 0.0, 8, (10, 6, 11, 8)),
+        ([20, 20, 40, 40], 0.2, 4, (4, 4, 11, 11)),
+    ],
+)
+def test_box_covers_these_pixels(box, margin, scale, expected):
+    assert crop_of(box, margin=margin, scale=scale) == expected
+
+
+@given(
+    corners=st.lists(st.floats(-150, 150, width=32), min_size=4, max_size=4),
+    margin=st.floats(0, 1),
+    scale=st.sampled_from([1, 2, 4, 8]),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_box_is_kept_exactly_if_it_has_a_part_in_the_frame(corners, margin, scale):
+    x_min, y_min, x_max, y_max = corners
+    inside = x_min < x_max and y_min < y_max
+    inside &= x_min < WIDTH and x_max > 0 and y_min < HEIGHT and y_max > 0
+    spec = InputSpec(height=4, width=4, region_margin=margin)
+    prepared = prepare(picture(scale=scale), regions(corners), spec)
+
+    assert len(prepared.batch) == int(inside)
+    assert prepared.rejected == (() if inside else (0,))
+
+
+@given(
+    corners=st.lists(st.integers(0, HEIGHT), min_size=4, max_size=4),
+    margin=st.floats(0, 0.5),
+    minimum_share=st.floats(0.01, 1),
+)
+@settings(max_examples=100, deadline=None)
+def test_reduced_decoding_leaves_twice_the_input_of_the_smallest_region(
+    corners, margin, minimum_share
+):
+    (x_min, x_max), (y_min, y_max) = sorted(corners[:2]), sorted(corners[2:])
+    boxes = regions([0, 0, WIDTH, HEIGHT], [x_min, y_min, x_max + 1, y_max + 1])
+    side = max(1, int(HEIGHT * minimum_share / 4))
+    spec = InputSpec(height=side, width=side, region_margin=margin)
+    rows, columns = minimum_size((HEIGHT, WIDTH), boxes, spec)
+
+    def sides(index, scale):
+        x0, y0, x1, y1 = crop_of(boxes.boxes[index], margin=margin, scale=scale)
+        return x1 - x0, y1 - y0
+
+    scale = next((s for s in (8, 4, 2) if HEIGHT // s >= rows and WIDTH // s >= columns), 1)
+    if scale > 1:
+        # Rounding to pixels of the reduced picture may cost one of them.
+        assert min(*sides(0, scale), *sides(1, scale)) >= 2 * side - 1
+    else:
+        assert min(*sides(0, 1), *sides(1, 1)) < 4 * side + 2
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scale"),
+    [
+        (None, 8),
+        (regions(), 8),
+        (regions([0, 0, 800, 600]), 8),
+        (regions([0, 0, 800, 600], [10, 10, 90, 500]), 2),
+        (regions([0, 0, 800, 600], [10, 10, 50, 20]), 1),
+        (regions([0, 0, 800, 600], [-50, -50, -40, -40]), 8),
+    ],
+)
+def test_smallest_usable_region_decides_the_reduction_of_a_jpeg(boxes, scale):
+    noise = np.random.default_rng(2).integers(0, 256, (600, 800, 3), np.uint8)
+    pixels = cv2.GaussianBlur(noise, (0, 0), 6)
+    data = cv2.imencode(".jpg", pixels)[1]
+    frame = CameraFrame(0, "camera", "jpeg", 0, 0, 0, memoryview(data))
+    reduced = decode(frame, minimum=minimum_size(frame_size(frame), boxes, SPEC))
+    assert reduced.scale == scale
+
+    reduced_batch = prepare(reduced, boxes, SPEC).batch.astype(np.int16)
+    full_batch = prepare(decode(frame), boxes, SPEC).batch.astype(np.int16)
+    if reduced_batch.size:
+        assert np.abs(reduced_batch - full_batch).mean() < 1.5
+
+
+@pytest.mark.parametrize(("order", "channels"), [("bgr", 3), ("rgba", 4), ("mono", 1)])
+def test_a_view_with_padded_rows_is_prepared_like_its_copy(order, channels):
+    data = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH * channels + 7), np.uint8)
+    encoding = {"bgr": "bgr8", "rgba": "rgba8", "mono": "mono8"}[order]
+    step = WIDTH * channels + 7
+    view = decode(CameraFrame(0, "c", encoding, HEIGHT, WIDTH, step, memoryview(data.tobytes())))
+    copy = Picture(np.ascontiguousarray(view.pixels), order, 1, HEIGHT, WIDTH)
+
+    boxes = regions([3, 4, 50, 44])
+    assert_array_equal(prepare(view, boxes, SPEC).batch, prepare(copy, boxes, SPEC).batch)
