@@ -1,0 +1,179 @@
+"""From recorded messages to the values of this project, and back for boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qpde_perception.bags.definitions import (
+    COMPRESSED_IMAGE,
+    DETECTION_2D_ARRAY,
+    IMAGE,
+    typestore,
+)
+from qpde_perception.bags.errors import BagError
+from qpde_perception.frames import CameraFrame, FrameError, Regions, compressed_encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qpde_perception.bags.drive import RecordedMessage
+
+CAMERA_TYPES = (IMAGE, COMPRESSED_IMAGE)
+UNKNOWN_CLASS = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is truly on a frame.
+
+    Attributes:
+        regions: The labelled boxes.
+        class_indices: One class per box, `UNKNOWN_CLASS` for what the model cannot know.
+    """
+
+    regions: Regions
+    class_indices: tuple[int, ...]
+
+
+def camera_frame(recorded: RecordedMessage) -> CameraFrame:
+    """Return the frame of an `Image` or `CompressedImage`; the pixels or the file are not copied.
+
+    A compression that is neither JPEG nor PNG is kept as the encoding, for decoding to refuse it.
+
+    Raises:
+        BagError: If the message is of another type.
+    """
+    message: Any = recorded.message
+    if recorded.type not in CAMERA_TYPES:
+        msg = f"{recorded.topic} carries {recorded.type}; a camera topic carries one of: " + (
+            ", ".join(CAMERA_TYPES)
+        )
+        raise BagError(msg)
+    stamp_ns, frame_id = stamp_of(message), message.header.frame_id
+    if recorded.type == COMPRESSED_IMAGE:
+        data = memoryview(message.data)
+        encoding = _compression(message.format, data)
+        return CameraFrame(stamp_ns, frame_id, encoding, height=0, width=0, step=0, data=data)
+    return CameraFrame(
+        stamp_ns=stamp_ns,
+        frame_id=frame_id,
+        encoding=message.encoding,
+        height=int(message.height),
+        width=int(message.width),
+        step=int(message.step),
+        data=memoryview(message.data),
+        is_bigendian=bool(message.is_bigendian),
+    )
+
+
+def regions_of(recorded: RecordedMessage) -> tuple[int, Regions]:
+    """Return the stamp in nanoseconds and the boxes of a `Detection2DArray`.
+
+    Raises:
+        BagError: If the message is of another type, or of a version without `bbox.center.position`.
+    """
+    if recorded.type != DETECTION_2D_ARRAY:
+        msg = f"{recorded.topic} carries {recorded.type}; boxes are read from {DETECTION_2D_ARRAY}"
+        raise BagError(msg)
+    message: Any = recorded.message
+    try:
+        boxes = np.array(
+            [
+                (
+                    each.bbox.center.position.x - each.bbox.size_x / 2,
+                    each.bbox.center.position.y - each.bbox.size_y / 2,
+                    each.bbox.center.position.x + each.bbox.size_x / 2,
+                    each.bbox.center.position.y + each.bbox.size_y / 2,
+                )
+                for each in message.detections
+            ],
+            dtype=np.float32,
+        ).reshape(-1, 4)
+        ids = tuple(each.id for each in message.detections)
+    except AttributeError as error:
+        msg = f"{recorded.topic}: {error}; record its boxes with vision_msgs 4"
+        raise BagError(msg) from None
+    return stamp_of(message), Regions(boxes, ids)
+
+
+def labels_of(recorded: RecordedMessage) -> tuple[int, Labels]:
+    """Return the stamp in nanoseconds and the labelled boxes of a `Detection2DArray`.
+
+    The class is the first result's `class_id`, a number as text; a box without results is unknown.
+
+    Raises:
+        BagError: As `regions_of`, and if a `class_id` is not a number.
+    """
+    stamp_ns, regions = regions_of(recorded)
+    message: Any = recorded.message
+    try:
+        classes = tuple(
+            int(each.results[0].hypothesis.class_id) if each.results else UNKNOWN_CLASS
+            for each in message.detections
+        )
+    except (ValueError, AttributeError) as error:
+        msg = f"{recorded.topic}: a label is the class index as text ({error})"
+        raise BagError(msg) from None
+    return stamp_ns, Labels(regions, classes)
+
+
+def detections(
+    stamp_ns: int, frame_id: str, regions: Regions, class_indices: Sequence[int] | None = None
+) -> object:
+    """Return a `Detection2DArray` of boxes, with their true classes where these are given."""
+    types = typestore().types
+    point, pose = types["vision_msgs/msg/Point2D"], types["vision_msgs/msg/Pose2D"]
+    header = header_of(stamp_ns, frame_id)
+    found = []
+    for index, box in enumerate(regions.boxes):
+        x_min, y_min, x_max, y_max = (float(value) for value in box)
+        center = pose(position=point(x=(x_min + x_max) / 2, y=(y_min + y_max) / 2), theta=0.0)
+        bbox = types["vision_msgs/msg/BoundingBox2D"](
+            center=center, size_x=x_max - x_min, size_y=y_max - y_min
+        )
+        results = [] if class_indices is None else [_hypothesis(class_indices[index])]
+        found.append(
+            types["vision_msgs/msg/Detection2D"](
+                header=header, results=results, bbox=bbox, id=regions.ids[index]
+            )
+        )
+    return types[DETECTION_2D_ARRAY](header=header, detections=found)
+
+
+def header_of(stamp_ns: int, frame_id: str) -> Any:
+    """Return a `std_msgs/Header`."""
+    types = typestore().types
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
+
+
+def stamp_of(message: Any) -> int:
+    """Return the header stamp of a message in nanoseconds."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def _hypothesis(class_index: int) -> Any:
+    types = typestore().types
+    pose = types["geometry_msgs/msg/PoseWithCovariance"](
+        pose=types["geometry_msgs/msg/Pose"](
+            position=types["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
+            orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        ),
+        covariance=np.zeros(36),
+    )
+    hypothesis = types["vision_msgs/msg/ObjectHypothesis"](class_id=str(class_index), score=1.0)
+    return types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=pose)
+
+
+def _compression(description: str, data: memoryview) -> str:
+    if not description.strip():  # some drivers leave it empty
+        return "png" if bytes(data[:4]) == b"\x89PNG" else "jpeg"
+    try:
+        return compressed_encoding(description)
+    except FrameError:
+        return description
