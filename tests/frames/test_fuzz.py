@@ -107,6 +107,7 @@ def test_any_bytes_behind_a_true_beginning_are_decoded_or_refused(encoding, data
 
 
 @given(st.text(max_size=30))
+@settings(deadline=None)
 def test_any_format_field_is_understood_or_refused(description):
     with contextlib.suppress(FrameError):
         assert compressed_encoding(description) in {"jpeg", "png"}

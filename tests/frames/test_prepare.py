@@ -155,7 +155,7 @@ def test_a_box_is_kept_exactly_if_it_has_a_part_in_the_frame(corners, margin, sc
 
 
 @given(
-    corners=st.lists(st.integers(0, HEIGHT), min_size=4, max_size=4),
+    corners=st.lists(st.integers(0, HEIGHT - 1), min_size=4, max_size=4),
     margin=st.floats(0, 0.5),
     minimum_share=st.floats(0.01, 1),
 )

@@ -53,7 +53,7 @@ def bt601_limited(y, u, v):
 
 @pytest.mark.parametrize("encoding", ORDERS)
 @given(height=SIDE, width=SIDE, padding=PADDING, seed=SEED)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_interleaved_pixels_are_a_view_on_the_frame(encoding, height, width, padding, seed):
     channels = len(ORDERS[encoding])
     rows, data = random_rows(height, width * channels, padding, seed)
@@ -66,7 +66,7 @@ def test_interleaved_pixels_are_a_view_on_the_frame(encoding, height, width, pad
 
 
 @given(height=SIDE, width=SIDE, padding=PADDING, seed=SEED)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_mono8_is_a_view_on_the_frame(height, width, padding, seed):
     rows, data = random_rows(height, width, padding, seed)
     picture = decode(raw("mono8", height, width, width + padding, data))
@@ -77,7 +77,7 @@ def test_mono8_is_a_view_on_the_frame(height, width, padding, seed):
 
 
 @given(height=SIDE, width=SIDE, padding=PADDING, seed=SEED, is_bigendian=st.booleans())
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_mono16_keeps_the_high_byte_of_either_byte_order(
     height, width, padding, seed, is_bigendian
 ):
@@ -93,7 +93,7 @@ def test_mono16_keeps_the_high_byte_of_either_byte_order(
 
 @pytest.mark.parametrize("encoding", YUV_422)
 @given(height=SIDE, width=EVEN, padding=PADDING, seed=SEED)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_yuv_422_is_bt601_with_limited_range(encoding, height, width, padding, seed):
     rows, data = random_rows(height, 2 * width, padding, seed)
     picture = decode(raw(encoding, height, width, 2 * width + padding, data))
@@ -108,7 +108,7 @@ def test_yuv_422_is_bt601_with_limited_range(encoding, height, width, padding, s
 
 @pytest.mark.parametrize("encoding", YUV_420)
 @given(height=EVEN, width=EVEN, padding=PADDING, seed=SEED)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_yuv_420_is_bt601_with_limited_range(encoding, height, width, padding, seed):
     rows, data = random_rows(height * 3 // 2, width, padding, seed)
     picture = decode(raw(encoding, height, width, width + padding, data))
@@ -148,7 +148,7 @@ def bilinear_demosaic(mosaic, pattern):
 
 @pytest.mark.parametrize("encoding", BAYER)
 @given(height=st.integers(3, 9), width=st.integers(3, 9), padding=PADDING, seed=SEED)
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_bayer_pattern_begins_with_the_colour_it_is_named_after(
     encoding, height, width, padding, seed
 ):

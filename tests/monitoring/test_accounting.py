@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qpde_perception.monitoring import Accounting, DropReason
@@ -21,6 +21,7 @@ def finish(accounting: Accounting, topic: str, end: DropReason | None) -> None:
 
 
 @given(st.lists(st.tuples(TOPICS, ENDS)), st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_frames_that_all_end_once_are_balanced_in_any_order_of_events(frames, random):
     accounting = Accounting()
     waiting = []
@@ -43,6 +44,7 @@ def test_frames_that_all_end_once_are_balanced_in_any_order_of_events(frames, ra
 
 
 @given(st.lists(st.tuples(TOPICS, ENDS)))
+@settings(deadline=None)
 def test_totals_are_the_sum_of_the_topics(events):
     accounting = Accounting()
     for topic, end in events:
@@ -58,6 +60,7 @@ def test_totals_are_the_sum_of_the_topics(events):
 
 
 @given(st.lists(st.tuples(TOPICS, ENDS), min_size=1), st.data())
+@settings(deadline=None)
 def test_a_frame_that_ends_twice_is_not_balanced(events, data):
     accounting = Accounting()
     for topic, end in events:

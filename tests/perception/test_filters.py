@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -173,6 +173,7 @@ ITEM = st.tuples(st.sampled_from(["", "a", "b"]), st.none() | BOX, PROBABILITIES
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), st.lists(ITEM, max_size=5)), max_size=8))
+@settings(deadline=None)
 def test_filtered_probabilities_are_probabilities_in_any_drive(drive):
     temporal_filter = exponential()
     for at_s, items in drive:

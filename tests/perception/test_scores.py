@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
@@ -18,12 +18,14 @@ LOGITS = hnp.arrays(
 
 
 @given(LOGITS)
+@settings(deadline=None)
 def test_probabilities_are_the_normalised_exponentials(logits):
     exponentials = np.exp(logits.astype(np.float64))
     assert_allclose(softmax(logits), exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 @given(LOGITS, st.integers(-1000, 1000))
+@settings(deadline=None)
 def test_a_common_offset_changes_nothing(logits, offset):
     wide = logits.astype(np.float64)
     assert_allclose(softmax(wide + offset), softmax(wide), rtol=1e-9)
