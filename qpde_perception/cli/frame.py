@@ -60,10 +60,15 @@ def emit(
         human: Makes what a person reads instead.
     """
     if as_json:
-        sys.stdout.write(json.dumps(payload, allow_nan=False) + "\n")
+        sys.stdout.write(json_text(payload) + "\n")
     else:
         Console(highlight=False, soft_wrap=True).print(human())
     sys.stdout.flush()
+
+
+def json_text(payload: Mapping[str, Any], indent: int | None = None) -> str:
+    """Return a JSON object; a number that JSON does not have is a fault of ours and raises."""
+    return json.dumps(payload, allow_nan=False, indent=indent)
 
 
 def warn(message: str) -> None:
