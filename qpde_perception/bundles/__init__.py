@@ -1,7 +1,31 @@
 """Model bundles: what a trained network ships as."""
 
-from qpde_perception.bundles.bundle import Bundle, load_bundle
+from qpde_perception.bundles.bundle import MANIFEST, Bundle, load_bundle
 from qpde_perception.bundles.errors import BundleError
-from qpde_perception.bundles.manifest import Accuracy, Manifest
+from qpde_perception.bundles.golden import (
+    GOLDEN,
+    MAX_OVER_NOISE,
+    MAX_RMS_OVER_NOISE,
+    Golden,
+    golden_of,
+)
+from qpde_perception.bundles.manifest import FORMAT_VERSION, Accuracy, Manifest
+from qpde_perception.bundles.shelf import DEFAULT_MODEL, find_model, list_models
 
-__all__ = ["Accuracy", "Bundle", "BundleError", "Manifest", "load_bundle"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "FORMAT_VERSION",
+    "GOLDEN",
+    "MANIFEST",
+    "MAX_OVER_NOISE",
+    "MAX_RMS_OVER_NOISE",
+    "Accuracy",
+    "Bundle",
+    "BundleError",
+    "Golden",
+    "Manifest",
+    "find_model",
+    "golden_of",
+    "list_models",
+    "load_bundle",
+]

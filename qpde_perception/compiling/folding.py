@@ -20,7 +20,7 @@ from qpde_perception.compiling.specification import (
     Specification,
 )
 from qpde_perception.learning.networks import PIXEL_SPREAD
-from qpde_perception.learning.symmetric import PooledHead
+from qpde_perception.learning.symmetric import PooledHead, Requantization
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class _Folder:
             PIXELS,
             network.stages[0].trunk,
             _codes(stem.weight_quantizer, stem.weight),
-            *_scales(stem.weight_quantizer, stem.norm, self.grids[PIXELS]),
+            *_scales(stem.weight_quantizer, stem.norm, self.grids[PIXELS], network.stages[0].trunk),
             stride=stem.stride,
             padding=stem.padding,
         )
@@ -77,7 +77,12 @@ class _Folder:
             trunk,
             network.rectified,
             _codes(network.features.weight_quantizer, network.features.weight),
-            *_scales(network.features.weight_quantizer, network.features.norm, self.grids[trunk]),
+            *_scales(
+                network.features.weight_quantizer,
+                network.features.norm,
+                self.grids[trunk],
+                network.rectified,
+            ),
         )
         self._head(features)
         size = network.config.input_size
@@ -123,7 +128,9 @@ class _Folder:
             expanded,
             block.rectified,
             depthwise,
-            *_scales(block.depthwise_quantizer, block.inner_norm, self.grids[expanded]),
+            *_scales(
+                block.depthwise_quantizer, block.inner_norm, self.grids[expanded], block.rectified
+            ),
             padding=1,
             groups=hidden,
         )
@@ -138,7 +145,9 @@ class _Folder:
             groups=hidden,
         )
         # The minus sign of the step goes into the integers, whose range is symmetric.
-        scale, offset = _scales(block.expand_quantizer, block.outer_norm, self.grids[returned])
+        scale, offset = _scales(
+            block.expand_quantizer, block.outer_norm, self.grids[returned], block.trunk
+        )
         branch = self._conv(
             f"{name}.expand_t",
             returned,
@@ -241,8 +250,9 @@ def _uniform(quantizer: WeightQuantizer, outputs: int) -> Array:
 
 
 def _scales(
-    quantizer: WeightQuantizer, norm: PositiveBatchNorm, source: Grid
+    quantizer: WeightQuantizer, norm: PositiveBatchNorm, source: Grid, target: ActivationQuantizer
 ) -> tuple[Array, Array]:
     """Return weight scale and real offset per output channel, the normalisation folded in."""
-    slope, offset = norm.deployed(torch.tensor(source.scale) * quantizer.scale)
+    steps = Requantization(torch.tensor(source.scale) * quantizer.scale, target.scale)
+    slope, offset = norm.deployed(steps)
     return slope.double().numpy() * quantizer.scale.item(), offset.double().numpy()

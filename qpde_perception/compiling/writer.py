@@ -198,8 +198,17 @@ class _IntegerWriter(_Writer):
         self.quantized(self.convolution(layer, inputs, f"{name}.values"), layer.output)
 
     def add(self, layer: Add) -> None:
-        inputs = [self.dequantized(t, layer.name) for t in (layer.trunk, layer.branch)]
-        self.quantized(self.node("Add", inputs, f"{layer.name}.values"), layer.output)
+        # Written on codes: some engines fold an addition of values into the convolution before it and
+        # round the sum instead of the branch, which differs on ties.
+        name = layer.name
+        parts = [
+            self.node("Cast", [f"{tensor}.codes"], f"{name}.{role}", to=TensorProto.FLOAT)
+            for role, tensor in (("trunk", layer.trunk), ("branch", layer.branch))
+        ]
+        total = self.node("Add", parts, f"{name}.total")
+        codes = self.node("Sub", [total, self.scalar(float(PIXEL_ZERO))], f"{name}.shifted")
+        unit = [self.scalar(1.0), self.constant("zero_0", np.array(0, np.uint8))]
+        self.node("QuantizeLinear", [codes, *unit], f"{layer.output}.codes")
 
     def smooth(self, layer: Smooth) -> None:
         name = layer.name

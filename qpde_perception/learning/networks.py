@@ -122,12 +122,12 @@ class SymmetricMobileNetV2(nn.Module):
             pixels: Values 0 to 255, float or uint8, shape (n, 3, height, width).
         """
         scale = torch.tensor(1.0 / PIXEL_SPREAD)
-        x = self.stem((pixels.float() - PIXEL_CENTRE) * scale, scale)
+        x = self.stem((pixels.float() - PIXEL_CENTRE) * scale, scale, self.stages[0].trunk)
         for index, stage in enumerate(self.stages):
             if index > 0:
                 x = append_and_pool(x, self.config.widths[index])
             x = stage(stage.trunk(x))
-        features = self.features(x, self.stages[-1].trunk.scale)
+        features = self.features(x, self.stages[-1].trunk.scale, self.rectified)
         return self.head(self.rectified(F.relu(features)))  # type: ignore[no-any-return]
 
 

@@ -29,13 +29,14 @@ def power_of_two(x: Tensor) -> Tensor:
     return x + (torch.exp2(torch.round(torch.log2(x.detach()))) - x).detach()
 
 
-def short_mantissa(x: Tensor) -> Tensor:
-    """Round `x > 0` to a mantissa of seven bits; the gradient passes straight through.
+def short_mantissa(x: Tensor, finest: Tensor) -> Tensor:
+    """Round `x > 0` to seven bits, none finer than `finest`; the gradient passes straight through.
 
     A sum of products of up to 17 bits times such a factor is exact in float32.
     """
     exponent = torch.exp2(torch.floor(torch.log2(x.detach())))
-    return x + (torch.round(x.detach() / exponent * 64.0) / 64.0 * exponent - x).detach()
+    step = torch.maximum(exponent / 64.0, finest)
+    return x + ((x.detach() / step).round().clamp_min(1.0) * step - x).detach()
 
 
 class WeightQuantizer(nn.Module):

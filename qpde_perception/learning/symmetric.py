@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's name)
@@ -12,6 +14,36 @@ from qpde_perception.learning.quantizers import (
     round_straight_through,
     short_mantissa,
 )
+
+
+class Requantization(NamedTuple):
+    """The powers of two between a sum of products and the codes that it becomes.
+
+    Attributes:
+        accumulator: Value of one step of the sum: input scale times weight scale.
+        target: Value of one step of the output's grid.
+    """
+
+    accumulator: Tensor
+    target: Tensor
+
+    @property
+    def finest(self) -> Tensor:
+        """Smallest part of a slope: with it a code has 16 bits behind the point.
+
+        Eight bits before the point make 24, all that float32 holds: so that also an engine that adds
+        a zero point before it rounds decides every near tie alike.
+        """
+        return self.target / self.accumulator * 2.0**-16
+
+    @classmethod
+    def between(
+        cls, scale: Tensor, weights: WeightQuantizer, target: ActivationQuantizer
+    ) -> Requantization | None:
+        """Return the steps of one layer; None before quantization."""
+        if not weights.active:
+            return None
+        return cls((scale * weights.scale).detach(), target.scale.detach())
 
 
 class PositiveBatchNorm(nn.Module):
@@ -37,26 +69,25 @@ class PositiveBatchNorm(nn.Module):
         self.epsilon = 1e-5
         self.frozen = False
 
-    def deployed(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Return slope and offset per channel as the integers have them, each of shape (channels,).
-
-        Args:
-            step: Value of one step of the accumulator: input scale times weight scale.
-        """
-        slope = short_mantissa(self.log_scale.exp() / (self.variance + self.epsilon).sqrt())
+    def deployed(self, requantization: Requantization) -> tuple[Tensor, Tensor]:
+        """Return slope and offset per channel as the integers have them, each of shape (channels,)."""
+        slope = short_mantissa(
+            self.log_scale.exp() / (self.variance + self.epsilon).sqrt(), requantization.finest
+        )
         offset = self.shift - self.mean * slope
-        return slope, round_straight_through(offset / (step * slope)) * (step * slope)
+        step = requantization.accumulator * slope
+        return slope, round_straight_through(offset / step) * step
 
-    def forward(self, x: Tensor, step: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, requantization: Requantization | None = None) -> Tensor:
         """Normalise `x`, shape (n, channels, height, width).
 
         Args:
             x: Sums of products.
-            step: As for `deployed`; then, outside of training or once frozen, the deployed slope and
-                offset are applied.
+            requantization: The grids before and after; then, outside of training or once frozen, the
+                deployed slope and offset are applied.
         """
-        if step is not None and (self.frozen or not self.training):
-            slope, offset = self.deployed(step)
+        if requantization is not None and (self.frozen or not self.training):
+            slope, offset = self.deployed(requantization)
             return x * slope[:, None, None] + offset[:, None, None]
         return F.batch_norm(
             x,
@@ -70,11 +101,6 @@ class PositiveBatchNorm(nn.Module):
         )
 
 
-def accumulator_step(scale: Tensor, weights: WeightQuantizer) -> Tensor | None:
-    """Return the value of one step of a sum of products; None before quantization."""
-    return (scale * weights.scale).detach() if weights.active else None
-
-
 class QuantizedConv(nn.Module):
     """Ordinary convolution with quantized weights, followed by batch normalisation."""
 
@@ -86,11 +112,19 @@ class QuantizedConv(nn.Module):
         self.weight_quantizer = WeightQuantizer(bits)
         self.norm = PositiveBatchNorm(outputs)
 
-    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
-        """Convolve and normalise `x`, shape (n, inputs, height, width), on a grid of step `scale`."""
-        weight = self.weight_quantizer(self.weight)
-        total = F.conv2d(x, weight, stride=self.stride, padding=self.padding)
-        return self.norm(total, accumulator_step(scale, self.weight_quantizer))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, scale: Tensor, target: ActivationQuantizer) -> Tensor:
+        """Convolve and normalise.
+
+        Args:
+            x: Shape (n, inputs, height, width).
+            scale: Step of the grid that `x` lies on.
+            target: Quantizer of the result.
+        """
+        total = F.conv2d(
+            x, self.weight_quantizer(self.weight), stride=self.stride, padding=self.padding
+        )
+        steps = Requantization.between(scale, self.weight_quantizer, target)
+        return self.norm(total, steps)  # type: ignore[no-any-return]
 
 
 class SymmetricBlock(nn.Module):
@@ -138,12 +172,14 @@ class SymmetricBlock(nn.Module):
         hidden = depthwise.shape[0]
         expanded = self.expanded(F.conv2d(x, expand))
         inner = F.conv2d(expanded, depthwise, padding=1, groups=hidden)
-        step = accumulator_step(self.expanded.scale, self.depthwise_quantizer)
-        rectified = self.rectified(F.relu(self.inner_norm(inner, step)))
+        steps = Requantization.between(
+            self.expanded.scale, self.depthwise_quantizer, self.rectified
+        )
+        rectified = self.rectified(F.relu(self.inner_norm(inner, steps)))
         returned = F.conv2d(rectified, depthwise.flip(2, 3), padding=1, groups=hidden)
         branch = F.conv2d(self.returned(returned), expand.transpose(0, 1))
-        step = accumulator_step(self.returned.scale, self.expand_quantizer)
-        return add_on_grid(x, -self.outer_norm(branch, step), self.trunk)
+        steps = Requantization.between(self.returned.scale, self.expand_quantizer, self.trunk)
+        return add_on_grid(x, -self.outer_norm(branch, steps), self.trunk)
 
 
 def add_on_grid(x: Tensor, branch: Tensor, trunk: ActivationQuantizer) -> Tensor:

@@ -1,0 +1,62 @@
+"""Golden frames: inputs with the integer reference's answers, and how far an engine may stray."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qpde_perception.bundles.errors import BundleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qpde_perception.bundles.bundle import Bundle
+
+GOLDEN = "golden.npz"
+MAX_RMS_OVER_NOISE = 0.25
+MAX_OVER_NOISE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Frames whose logits are known.
+
+    Attributes:
+        pixels: Input, uint8, shape (n, height, width, 3).
+        logits: The integer reference's answer, float32, shape (n, classes).
+        noise: Root mean square of what quantization alone changes in a logit: the unit of budgets.
+    """
+
+    pixels: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    noise: float
+
+    def distance(self, logits: NDArray[np.float32]) -> tuple[float, float]:
+        """Return root mean square and largest distance from the reference, in units of the noise."""
+        difference = np.abs(logits.astype(np.float64) - self.logits)
+        return float(np.sqrt(np.mean(difference**2))) / self.noise, float(difference.max()) / self.noise
+
+    def to_bytes(self) -> bytes:
+        """Return the content of `golden.npz`."""
+        buffer = io.BytesIO()
+        arrays = {"pixels": self.pixels, "logits": self.logits, "noise": np.float64(self.noise)}
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+
+def golden_of(bundle: Bundle) -> Golden:
+    """Read a bundle's golden frames.
+
+    Raises:
+        BundleError: If the file is missing or damaged.
+    """
+    try:
+        with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as file:
+            return Golden(file["pixels"], file["logits"], float(file["noise"]))
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        msg = f"{bundle.path / GOLDEN}: is damaged: {error}"
+        raise BundleError(msg) from None

@@ -1,0 +1,60 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
+
+from qpde_perception.engines.errors import EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LIBRARY_ERRORS = (Fail, InvalidArgument, RuntimeException)
+WARNINGS_OFF = 3
+
+
+class OnnxRuntimeEngine:
+    """Executes an ONNX graph with ONNX Runtime's integer kernels."""
+
+    name = "onnxruntime"
+    version: str = onnxruntime.__version__
+
+    def __init__(self, graph: bytes, threads: int) -> None:
+        """Build the engine.
+
+        Args:
+            graph: An ONNX file, pixels in and logits out.
+            threads: Number of threads; 0 lets the library choose.
+
+        Raises:
+            EngineError: If the library refuses the graph.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = WARNINGS_OFF
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
+        except LIBRARY_ERRORS as error:
+            msg = f"onnxruntime {self.version} refuses the graph: {error}"
+            raise EngineError(msg) from None
+        self._input = self._session.get_inputs()[0].name
+
+    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits, float32 (n, classes), of pixels, uint8 (n, height, width, 3)."""
+        try:
+            logits: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
+        except LIBRARY_ERRORS as error:
+            msg = f"onnxruntime cannot run {batch.dtype}{batch.shape}: {error}"
+            raise EngineError(msg) from None
+        return logits
+
+    def close(self) -> None:
+        """Free the session."""
+        del self._session
