@@ -1,0 +1,91 @@
+"""From recorded bytes to messages, by the definitions that the recording brings along."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import zstandard
+from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.typesys import (
+    Stores,
+    TypesysError,
+    get_types_from_idl,
+    get_types_from_msg,
+    get_typestore,
+)
+
+from qpde_perception.bags.definitions import typestore
+from qpde_perception.bags.errors import BagError
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import MessageDefinition
+    from rosbags.interfaces.typing import Typesdict
+    from rosbags.typesys.store import Typestore
+
+    from qpde_perception.bags.parts import Channel, Stored
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_IDL_SEPARATOR = "=" * 80 + "\n"
+
+
+def raw_bytes(stored: Stored) -> bytes:
+    """Return the serialized message, unpacked where the recorder compressed each by itself.
+
+    Raises:
+        ValueError: If it cannot be unpacked.
+    """
+    # A CDR message begins with a zero byte, so the two cannot be mistaken for each other.
+    if stored.channel.encoding == "cdr" and stored.data.startswith(_ZSTD_MAGIC):
+        try:
+            return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(stored.data))
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from None
+    return stored.data
+
+
+def decode_message(channel: Channel, raw: bytes) -> object:
+    """Deserialize a message.
+
+    Raises:
+        BagError: If its type has no definition here or in the file, or it is not of ROS.
+        rosbags.serde.SerdeError: If the bytes are no such message.
+    """
+    if channel.encoding not in {"cdr", "ros1"}:
+        msg = f"{channel.topic}: is encoded as {channel.encoding!r}; only ROS messages are read"
+        raise BagError(msg)
+    store = _store(channel.type, channel.encoding, channel.definition)
+    if channel.type not in store.types:
+        msg = f"{channel.topic}: {channel.type} has no definition, neither here nor in the file"
+        raise BagError(msg)
+    if channel.encoding == "ros1":
+        return store.deserialize_ros1(raw, channel.type)
+    return store.deserialize_cdr(raw, channel.type)
+
+
+@lru_cache(maxsize=64)
+def _store(kind: str, encoding: str, definition: MessageDefinition) -> Typestore:
+    try:
+        types = _types(kind, definition)
+        store = get_typestore(Stores.EMPTY)
+        store.register(types)
+    except (TypesysError, ValueError):
+        types = {}
+    if kind in types:
+        return store
+    return get_typestore(Stores.ROS1_NOETIC) if encoding == "ros1" else typestore()
+
+
+def _types(kind: str, definition: MessageDefinition) -> Typesdict:
+    if definition.format == MessageDefinitionFormat.MSG and definition.data.strip():
+        return get_types_from_msg(definition.data, kind)
+    types: Typesdict = {}
+    if definition.format == MessageDefinitionFormat.IDL:
+        text = definition.data
+        if text.startswith(f"{_IDL_SEPARATOR}IDL: "):
+            parts = [part.partition("\n")[2] for part in text.split(_IDL_SEPARATOR)[1:]]
+        else:
+            parts = [text]
+        for part in parts:
+            types.update(get_types_from_idl(part))
+    return types
