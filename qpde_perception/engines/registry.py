@@ -74,6 +74,15 @@ def open_engine(bundle: Bundle, name: str | None = None, *, threads: int = 1) ->
     raise EngineError(msg)
 
 
+def build_engine(bundle: Bundle, name: str, *, threads: int) -> Engine:
+    """Build an engine without asking it anything: for whoever judges engines.
+
+    Raises:
+        EngineError: If the engine cannot be loaded or refuses the graph.
+    """
+    return _class_of(name)(bundle.read(CPU_GRAPH), threads)
+
+
 def _class_of(name: str) -> Callable[[bytes, int], Engine]:
     if name not in _CLASSES:
         msg = f"no engine {name!r}; known are {', '.join(ENGINES)}"
@@ -88,7 +97,7 @@ def _class_of(name: str) -> Callable[[bytes, int], Engine]:
 
 
 def _tested(bundle: Bundle, name: str, threads: int) -> Engine:
-    engine = _class_of(name)(bundle.read(CPU_GRAPH), threads)
+    engine = build_engine(bundle, name, threads=threads)
     golden = golden_of(bundle)
     rms, largest = golden.distance(engine.infer(golden.pixels))
     if not (rms <= MAX_RMS_OVER_NOISE and largest <= MAX_OVER_NOISE):

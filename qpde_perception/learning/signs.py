@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
+from qpde_perception.frames import resize
 from qpde_perception.learning.errors import LearningError
 
 if TYPE_CHECKING:
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from qpde_perception.frames import InputSpec
+
 SPLITS = ("train", "val", "test-a")
 VALIDATION_SHARE = 0.1
+SIGN_MARGIN = 0.16
+"""Median margin around the sign on each side of an image, as a share of the sign's size."""
 ARCHIVE = "gtsrb.zip"
 NAMES = "classes.csv"
 PIXELS = "pixels.npy"
@@ -115,6 +120,14 @@ def save_signs(signs: SignSet, folder: Path) -> None:
         table = csv.writer(file)
         table.writerow(SignRecord._fields)
         table.writerows(signs.records)
+
+
+def prepared_pixels(signs: SignSet, spec: InputSpec) -> NDArray[np.uint8]:
+    """Resize every image as the vehicle does; uint8 RGB, shape (n, height, width, 3)."""
+    batch = np.empty((len(signs), spec.height, spec.width, 3), np.uint8)
+    for index in range(len(signs)):
+        batch[index] = resize(signs.image(index), spec)[..., ::-1]
+    return batch
 
 
 def _load_prepared(folder: Path) -> SignSet:

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F  # noqa: N812  (the field's name)
 
-from qpde_perception.frames.prepare import resize
+from qpde_perception.frames import InputSpec
 from qpde_perception.learning.augmentation import augment
 from qpde_perception.learning.errors import LearningError
-from qpde_perception.learning.networks import SymmetricMobileNetV2, build_network
+from qpde_perception.learning.networks import (
+    NetworkConfig,
+    SymmetricMobileNetV2,
+    build_network,
+)
 from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer, set_active
+from qpde_perception.learning.signs import prepared_pixels
 from qpde_perception.learning.symmetric import PositiveBatchNorm
 
 if TYPE_CHECKING:
@@ -26,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qpde_perception.frames.input_spec import InputSpec
     from qpde_perception.learning.signs import SignSet
 
 CHECKPOINT = "checkpoint.pt"
@@ -135,12 +140,47 @@ def train(
     return network
 
 
-def prepared_pixels(signs: SignSet, spec: InputSpec) -> NDArray[np.uint8]:
-    """Resize every image as the vehicle does; uint8 RGB, shape (n, height, width, 3)."""
-    batch = np.empty((len(signs), spec.height, spec.width, 3), np.uint8)
-    for index in range(len(signs)):
-        batch[index] = resize(signs.image(index), spec)[..., ::-1]
-    return batch
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """What a finished run left.
+
+    Attributes:
+        network: The trained network, on its grid.
+        name: Name of its configuration.
+        spec: The network's input.
+        labels: Class names.
+        recipe: The recipe, as plain values.
+    """
+
+    network: SymmetricMobileNetV2
+    name: str
+    spec: InputSpec
+    labels: tuple[str, ...]
+    recipe: dict[str, Any]
+
+
+def load_run(folder: Path) -> TrainedRun:
+    """Read what `train` wrote in the end.
+
+    Raises:
+        LearningError: If the run is not finished, or its files are damaged.
+    """
+    try:
+        document = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+        network = SymmetricMobileNetV2(NetworkConfig.from_dict(document["network"]))
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        spec = InputSpec.model_validate(document["input"])
+        recipe = document["training"]
+        labels = tuple(document["labels"])
+    except OSError as error:
+        msg = f"{folder}: holds no finished run ({error}); see `qpde train`"
+        raise LearningError(msg) from None
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        msg = f"{folder}: the run is damaged: {error}"
+        raise LearningError(msg) from None
+    set_active(network, active=True)
+    network.eval()
+    return TrainedRun(network, recipe["network"], spec, labels, recipe)
 
 
 @torch.inference_mode()

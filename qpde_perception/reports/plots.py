@@ -110,6 +110,27 @@ def confusion_plot(confusion: Counter[tuple[int, int]], labels: Sequence[str]) -
     return _svg(figure)
 
 
+def training_plot(metrics: Sequence[Mapping[str, Any]]) -> bytes:
+    """Plot loss and validation accuracy against the epoch.
+
+    Args:
+        metrics: One entry per epoch: `epoch`, `phase`, `loss`, `val_top1`.
+    """
+    epochs = [entry["epoch"] for entry in metrics]
+    figure = _figure(8, 3.2)
+    losses, accuracies = figure.subplots(1, 2)
+    losses.plot(epochs, [entry["loss"] for entry in metrics], color=_INK)
+    losses.set(xlabel="epoch", ylabel="training loss")
+    accuracies.plot(epochs, [100 * entry["val_top1"] for entry in metrics], color=_INK)
+    accuracies.set(xlabel="epoch", ylabel="top-1 on val, %")
+    quantized = [entry["epoch"] for entry in metrics if entry["phase"] == "quantized"]
+    for axes in (losses, accuracies) if quantized else ():
+        axes.axvspan(quantized[0] - 0.5, epochs[-1] + 0.5, color="#e2e8f0", zorder=0)
+        axes.set_title("shaded: quantization in the loop", loc="left")
+    _tidy(losses, accuracies)
+    return _svg(figure)
+
+
 def _figure(width: float, height: float) -> Figure:
     # Imported here: it takes longer than the rest of the package together.
     from matplotlib.figure import Figure  # noqa: PLC0415

@@ -1,0 +1,106 @@
+"""`qpde train`: train a network on the sign data; resumes where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qpde_perception.cli.data import read
+from qpde_perception.cli.frame import Json, emit, notes, progress
+from qpde_perception.frames import InputSpec
+from qpde_perception.learning.networks import CONFIGS, deployed_parameters
+from qpde_perception.learning.signs import SIGN_MARGIN
+from qpde_perception.learning.training import METRICS, TrainingConfig, train
+from qpde_perception.reports.plots import training_plot
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_RECIPE = TrainingConfig()
+
+Data = Annotated[Path, typer.Option(help="Sign data, published or prepared.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run; an interrupted run goes on there.")]
+Network = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(CONFIGS))}.")]
+FloatEpochs = Annotated[int, typer.Option(min=0, help="Epochs before quantization.")]
+QuantizedEpochs = Annotated[int, typer.Option(min=1, help="Epochs with quantization in the loop.")]
+Batch = Annotated[int, typer.Option(min=2, help="Images per step.")]
+LearningRate = Annotated[float, typer.Option(min=0.0, help="Peak of the cosine schedule.")]
+Seed = Annotated[int, typer.Option(help="Of weights, order and augmentation.")]
+Compiled = Annotated[
+    bool, typer.Option("--compiled", help="Fuse the quantized epochs; wants a C++ compiler.")
+]
+
+
+def command(
+    *,
+    data: Data,
+    out: Out = Path("runs/traffic_signs"),
+    network: Network = _RECIPE.network,
+    float_epochs: FloatEpochs = _RECIPE.float_epochs,
+    quantized_epochs: QuantizedEpochs = _RECIPE.quantized_epochs,
+    batch: Batch = _RECIPE.batch,
+    learning_rate: LearningRate = _RECIPE.learning_rate,
+    seed: Seed = _RECIPE.seed,
+    compiled: Compiled = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network: float epochs first, then with 8-bit quantization in the loop.
+
+    After every epoch a checkpoint is written; the same command goes on from there. `qpde compile`
+    makes a model of the result.
+    """
+    config = TrainingConfig(
+        network=network,
+        float_epochs=float_epochs,
+        quantized_epochs=quantized_epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        compiled=compiled,
+    )
+    signs = read(data)
+    size = CONFIGS[network].input_size if network in CONFIGS else 1
+    spec = InputSpec(height=size, width=size, region_margin=SIGN_MARGIN)
+    with progress() as bar:
+        trained = train(config, signs, spec, out, _Bars(bar, config.epochs))
+    lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
+    metrics = [json.loads(line) for line in lines]
+    plot = out / "training.svg"
+    plot.write_bytes(training_plot(metrics))
+    payload = {
+        "run": str(out),
+        "parameters": deployed_parameters(trained),
+        "epochs": len(metrics),
+        "val_top1": metrics[-1]["val_top1"],
+        "plot": str(plot),
+    }
+    emit(
+        as_json,
+        payload,
+        lambda: (
+            f"{out}: {payload['val_top1']:.2%} on val; next: qpde compile {out} --out models/NAME"
+        ),
+    )
+
+
+class _Bars:
+    """Shows the epochs and the steps of the current one."""
+
+    def __init__(self, bar: Progress, epochs: int) -> None:
+        self._bar = bar
+        self._epochs: TaskID = bar.add_task("epochs", total=epochs)
+        self._steps: TaskID = bar.add_task("steps", total=None)
+
+    def batch(self, epoch: int, done: int, total: int) -> None:
+        self._bar.update(self._epochs, completed=epoch - 1)
+        self._bar.update(self._steps, completed=done, total=total)
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        self._bar.update(self._epochs, completed=metrics["epoch"])
+        notes().print(
+            f"epoch {metrics['epoch']} ({metrics['phase']}): loss {metrics['loss']:.3f}, "
+            f"val {metrics['val_top1']:.2%}"
+        )
