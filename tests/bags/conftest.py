@@ -1,0 +1,106 @@
+"""Drives of every format, written by the library that others use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from rosbags.rosbag1 import Writer as Rosbag1Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as Rosbag2Writer
+from rosbags.typesys import Stores, get_typestore
+
+from qpde_perception.bags import McapWriter, typestore
+from qpde_perception.bags.messages import header_of
+
+IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
+
+
+class Sent(NamedTuple):
+    """A message on its way into a drive: a compressed image with these bytes."""
+
+    topic: str
+    log_time_ns: int
+    data: bytes
+
+
+Record = Callable[[Path, str, Sequence[Sent]], Path]
+
+
+def _rosbag1(path: Path, compression: str, messages: Sequence[Sent]) -> Path:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    types = store.types
+    writer = Rosbag1Writer(path)
+    writer.chunk_threshold = 4096
+    if compression != "none":
+        writer.set_compression(Rosbag1Writer.CompressionFormat[compression.upper()])
+    with writer:
+        connections = {}
+        for topic in dict.fromkeys(each.topic for each in messages):
+            connections[topic] = writer.add_connection(topic, IMAGE_TYPE, typestore=store)
+        for number, each in enumerate(messages):
+            seconds, nanoseconds = divmod(each.log_time_ns, 10**9)
+            stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+            header = types["std_msgs/msg/Header"](seq=number, stamp=stamp, frame_id="front")
+            data = np.frombuffer(each.data, np.uint8)
+            message = types[IMAGE_TYPE](header=header, format="jpeg", data=data)
+            raw = store.serialize_ros1(message, IMAGE_TYPE)
+            writer.write(connections[each.topic], each.log_time_ns, raw)
+    return path
+
+
+def _rosbag2(path: Path, storage: str, mode: str, messages: Sequence[Sent]) -> Path:
+    writer = Rosbag2Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+    if mode:
+        writer.set_compression(CompressionMode[mode.upper()], CompressionFormat.ZSTD)
+    with writer:
+        connections = {}
+        for topic in dict.fromkeys(each.topic for each in messages):
+            connections[topic] = writer.add_connection(topic, IMAGE_TYPE, typestore=typestore())
+        for each in messages:
+            raw = typestore().serialize_cdr(_message(each), IMAGE_TYPE)
+            writer.write(connections[each.topic], each.log_time_ns, raw)
+    return path
+
+
+def _message(sent: Sent) -> object:
+    header = header_of(sent.log_time_ns, "front")
+    data = np.frombuffer(sent.data, np.uint8)
+    return typestore().types[IMAGE_TYPE](header=header, format="jpeg", data=data)
+
+
+def record_drive(path: Path, kind: str, messages: Sequence[Sent]) -> Path:
+    """Write a drive; `kind` is the format, then after a dash its compression."""
+    name, _, compression = kind.partition("-")
+    if name == "rosbag1":
+        return _rosbag1(path.with_suffix(".bag"), compression, messages)
+    if name in {"sqlite3", "mcapfolder"}:
+        storage = "mcap" if name == "mcapfolder" else name
+        return _rosbag2(path, storage, compression, messages)
+    target = path.with_suffix(".mcap")
+    with McapWriter(target, compress=compression == "zstd") as writer:
+        for each in messages:
+            writer.write(each.topic, _message(each), each.log_time_ns)
+    return target
+
+
+@pytest.fixture(scope="session")
+def record() -> Record:
+    return record_drive
+
+
+@pytest.fixture(scope="session")
+def some_messages() -> list[Sent]:
+    """Forty images on two topics, 10 ms apart, every fourth pair at the same time."""
+    random = np.random.default_rng(7)
+    return [
+        Sent(
+            ("/b/image", "/a/image")[index % 2],
+            10**18 + (index - (index % 8 == 1)) * 10_000_000,
+            random.bytes(300 + 17 * index),
+        )
+        for index in range(40)
+    ]
