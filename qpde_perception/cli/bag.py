@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from qpde_perception.bags import choose_bursts, drive_info, make_drive, open_drive
+from qpde_perception.bags import drive_info, make_drive, open_drive
+from qpde_perception.bags.sources import choose_bursts
 from qpde_perception.cli.errors import CommandError
 from qpde_perception.cli.frame import Json, emit, progress, warn
 

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from qpde_perception.cli.frame import Json, emit
+from qpde_perception.cli.frame import Json, emit, package_version
 from qpde_perception.engines import ENGINES, engine_status
 
 _ROS_REMEDY = 'source a ROS 2 installation, or: pip install -e ".[ros]"'
@@ -30,7 +30,7 @@ def command(as_json: Json = False) -> None:
         "ros": _ros(),
         "torch": _version("torch"),
         "python": platform.python_version(),
-        "package": _version("qpde_perception"),
+        "package": package_version(),
     }
     emit(as_json, payload, lambda: _table(payload))
     if not any(engine["works"] for engine in engines):
@@ -54,7 +54,7 @@ def _version(distribution: str) -> str | None:
 def _table(payload: dict[str, Any]) -> Table:
     table = Table("part", "state", "version", "what to do")
     table.add_row("python", "works", payload["python"], "")
-    table.add_row("qpde_perception", "works", payload["package"] or "not installed", "")
+    table.add_row("qpde_perception", "works", payload["package"], "")
     for engine in payload["engines"]:
         state = "works" if engine["works"] else "does not work"
         table.add_row(f"engine {engine['name']}", state, engine["version"], engine["remedy"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ Json = Annotated[
 
 def notes() -> Console:
     """Return the console for progress, warnings and errors: stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def progress() -> Progress:
@@ -62,7 +63,7 @@ def emit(
     if as_json:
         sys.stdout.write(json_text(payload) + "\n")
     else:
-        Console(highlight=False, soft_wrap=True).print(human())
+        Console(highlight=False, markup=False).print(human())
     sys.stdout.flush()
 
 
@@ -71,6 +72,14 @@ def json_text(payload: Mapping[str, Any], indent: int | None = None) -> str:
     return json.dumps(payload, allow_nan=False, indent=indent)
 
 
+def package_version() -> str:
+    """Return the version of this package, or `not installed` in a bare checkout."""
+    try:
+        return version("qpde_perception")
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def warn(message: str) -> None:
     """Print one line about something the user should know."""
-    notes().print(f"warning: {message}", markup=False, style="yellow")
+    notes().print(f"warning: {message}", style="yellow")

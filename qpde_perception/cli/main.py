@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import Abort, TyperException
+from typer.main import get_command
 
 from qpde_perception.cli.frame import notes
 
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
 # function `command` or a typer app `app` that holds verbs of its own.
 VERBS = {
     "replay": "Classify the camera frames of a recorded drive.",
+    "data": "Read a published data set into what training needs.",
+    "train": "Train a network on the sign data; an interrupted run goes on.",
+    "compile": "Make a model of a finished training run.",
+    "evaluate": "Measure the accuracy of a model on the sign data.",
+    "parity": "Hold every installed engine against the integer reference.",
     "models": "List, show and verify the models.",
-    "bag": "Look into a recorded drive, or make one from images or a video.",
-    "doctor": "Tell what is installed, which engines work, and what to do about the rest.",
+    "bag": "Look into a recorded drive, or make one.",
+    "doctor": "Tell what is installed, and what to do about the rest.",
 }
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -47,11 +53,13 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     rest = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = _application(rest[0] if rest else "")(rest, standalone_mode=False)
+        command = get_command(_application(rest[0] if rest else ""))
+        code = command.main(rest or ["--help"], prog_name="qpde", standalone_mode=False)
     except (KeyboardInterrupt, Abort):
         code = _INTERRUPTED
     except TyperException as error:
-        return _fail(f"{error.format_message()} (see qpde --help)", debug)
+        verb = f" {rest[0]}" if rest[0] in VERBS else ""
+        return _fail(f"{error.format_message()} (see qpde{verb} --help)", debug)
     except OSError as error:
         return _fail(_describe(error), debug)
     except Exception as error:
@@ -59,13 +67,13 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _fail(str(error), debug)
     if code == _INTERRUPTED:
-        notes().print("interrupted: what was done until here is left valid", markup=False)
-    return int(code or 0)
+        notes().print("interrupted: what was done until here is left valid")
+    return int(code or 0) if rest else 2
 
 
 def _application(verb: str) -> typer.Typer:
     """Build the command with only the asked verb imported: the others give their line of help."""
-    application = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+    application = typer.Typer(add_completion=False, rich_markup_mode=None)
     application.callback()(_qpde)
     for name, summary in VERBS.items():
         if name != verb:
@@ -107,7 +115,7 @@ def _describe(error: OSError) -> str:
 def _fail(message: str, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    notes().print(f"error: {message}", markup=False, style="red")
+    notes().print(f"error: {message}", style="red")
     return 2
 
 

@@ -7,7 +7,6 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,7 +20,7 @@ from qpde_perception.bags.replay import Dropped, Published, Truth, replay
 from qpde_perception.bags.results import ResultFiles, claim_folder, write_text
 from qpde_perception.bundles import Bundle, find_model, load_bundle
 from qpde_perception.cli.errors import CommandError
-from qpde_perception.cli.frame import Json, emit, json_text, progress, warn
+from qpde_perception.cli.frame import Json, emit, json_text, package_version, progress, warn
 from qpde_perception.engines import Engine, open_engine
 from qpde_perception.monitoring import Accounting, LatencyRecorder
 from qpde_perception.perception import Classifier, ExponentialFilter, NoFilter, TemporalFilter
@@ -78,7 +77,7 @@ def command(
     start: Start = 0.0,
     duration: Duration = None,
     filter_name: Filter = "exponential",
-    threads: Threads = 0,
+    threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
     """Classify the camera frames of a recorded drive.
@@ -92,7 +91,6 @@ def command(
     bundle = load_bundle(find_model(model))
     with open_drive(drive) as opened:
         cameras = cameras_of(opened.topics, camera or (), regions=regions)
-        claim_folder(out)
         job = _Job(
             drive=opened,
             cameras=cameras,
@@ -102,6 +100,7 @@ def command(
             out=out,
         )
         try:
+            claim_folder(out)
             job.run(start, duration)
         finally:
             job.engine.close()
@@ -211,7 +210,7 @@ class _Job:
             model_sha256=_sha256(self.bundle.path / "manifest.json"),
             engine=self.engine.name,
             engine_version=self.engine.version,
-            package_version=version("qpde_perception"),
+            package_version=package_version(),
             filter=self.filter_name,
             received=totals.received,
             published=totals.published,

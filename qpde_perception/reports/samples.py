@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qpde_perception.frames import CameraFrame, Picture
     from qpde_perception.perception import Perception
 
-WIDTH = 640
+LONG_SIDE = 640
 _WANTED = 8
 _TO_BGR = {
     "rgb": cv2.COLOR_RGB2BGR,
@@ -69,7 +69,7 @@ class SampleFrames:
 
 
 def _draw(frame: CameraFrame, perception: Perception, caption: str) -> Sample:
-    picture = decode(frame, minimum=(1, WIDTH))
+    picture = decode(frame, minimum=(LONG_SIDE, LONG_SIDE))
     canvas = _canvas(picture)
     scale = canvas.shape[1] / picture.width
     seen = []
@@ -90,9 +90,10 @@ def _draw(frame: CameraFrame, perception: Perception, caption: str) -> Sample:
 
 
 def _canvas(picture: Picture) -> NDArray[np.uint8]:
-    """Return the picture in BGR, `WIDTH` pixels wide."""
-    height = max(1, round(WIDTH * picture.height / picture.width))
-    small = cv2.resize(picture.pixels, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    """Return the picture in BGR, its longer side `LONG_SIDE` pixels."""
+    scale = LONG_SIDE / max(picture.height, picture.width)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    small = cv2.resize(picture.pixels, size, interpolation=cv2.INTER_AREA)
     if picture.order in _TO_BGR:
         small = cv2.cvtColor(small, _TO_BGR[picture.order])
     return np.ascontiguousarray(small, np.uint8)

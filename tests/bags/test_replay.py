@@ -1,0 +1,331 @@
+"""Replay: frames find their regions, end exactly once, and equal input gives equal outcomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qpde_perception.bags import BagError, McapWriter, open_drive
+from qpde_perception.bags.cameras import Camera, cameras_of
+from qpde_perception.bags.definitions import typestore
+from qpde_perception.bags.messages import detections, header_of
+from qpde_perception.bags.pairing import MAX_UNCLAIMED, WAIT_NS
+from qpde_perception.bags.replay import Dropped, Published, Truth, replay
+from qpde_perception.bundles import Bundle, Manifest
+from qpde_perception.engines import EngineError
+from qpde_perception.frames import InputSpec, Regions
+from qpde_perception.monitoring import Accounting, DropReason
+from qpde_perception.perception import Classifier, ExponentialFilter
+
+START_NS = 1_600_000_000_000_000_000
+STEP_NS = 100_000_000
+TOPIC = "/camera/front/image/compressed"
+REGIONS = "/camera/front/regions"
+TRUTH = "/camera/front/ground_truth"
+BOX = (4.0, 4.0, 24.0, 24.0)
+
+
+class MeanColourEngine:
+    """One matrix product: the logits are the mean red, green and blue, 0 to 10."""
+
+    name = "mean-colour"
+    version = "1"
+
+    def __init__(self, fails_at=()):
+        self.calls = 0
+        self.fails_at = fails_at
+
+    def infer(self, batch):
+        self.calls += 1
+        if self.calls in self.fails_at:
+            msg = "mean-colour: out of colours"
+            raise EngineError(msg)
+        return (batch.mean(axis=(1, 2)) / 25.5).astype(np.float32)
+
+    def close(self):
+        pass
+
+
+def bundle():
+    manifest = Manifest(
+        format_version=1,
+        name="colours",
+        task="colour of a region",
+        network="mean",
+        parameters=9,
+        weight_bits=8,
+        activation_bits=8,
+        input=InputSpec(height=8, width=8),
+        labels=("red", "green", "blue"),
+        engines=("mean-colour",),
+        files={},
+    )
+    return Bundle(path=Path("colours"), manifest=manifest, contents={})
+
+
+def classifier(engine=None):
+    temporal = ExponentialFilter(time_constant_s=0.3, reset_after_s=1.0)
+    return Classifier(bundle(), engine or MeanColourEngine(), temporal)
+
+
+def jpeg(colour=(0, 0, 255), size=32):
+    picture = np.full((size, size, 3), colour, np.uint8)
+    return cv2.imencode(".jpg", picture)[1].tobytes()
+
+
+def image(stamp_ns, data):
+    message = typestore().types["sensor_msgs/msg/CompressedImage"]
+    header = header_of(stamp_ns, "front")
+    return message(header=header, format="jpeg", data=np.frombuffer(data, np.uint8))
+
+
+def regions(stamp_ns, classes=None):
+    boxes = Regions(np.array([BOX], np.float32), ("sign",))
+    return detections(stamp_ns, "front", boxes, classes)
+
+
+def write_drive(path, messages):
+    with McapWriter(path) as writer:
+        for topic, message, log_time_ns in messages:
+            writer.write(topic, message, log_time_ns)
+    return path
+
+
+def run(path, *, engine=None, accounting=None, stopped=lambda: False, **options):
+    with open_drive(path) as drive:
+        cameras = cameras_of(drive.topics, **options)
+        parts = {camera: classifier(engine) for camera in cameras}
+        accounting = accounting or Accounting()
+        return list(replay(drive, parts, accounting, stopped=stopped))
+
+
+def stamps(outcomes):
+    return [
+        outcome.perception.stamp_ns if isinstance(outcome, Published) else outcome.stamp_ns
+        for outcome in outcomes
+    ]
+
+
+@pytest.mark.parametrize("delay_ns", [-2 * STEP_NS, -1, 0, 1, STEP_NS, WAIT_NS])
+def test_regions_find_their_frame_whether_recorded_before_or_after_it(tmp_path, delay_ns):
+    messages = []
+    for index in range(6):
+        stamp = START_NS + index * STEP_NS
+        messages.append((TOPIC, image(stamp, jpeg()), stamp))
+        messages.append((REGIONS, regions(stamp), stamp + delay_ns))
+    drive = write_drive(tmp_path / "drive.mcap", sorted(messages, key=lambda message: message[2]))
+    outcomes = run(drive)
+    assert stamps(outcomes) == [START_NS + index * STEP_NS for index in range(6)]
+    assert [len(outcome.perception.regions) for outcome in outcomes] == [1] * 6
+    assert outcomes[0].perception.regions[0].box == BOX
+    assert outcomes[0].perception.regions[0].label == "red"
+
+
+def test_regions_of_another_stamp_are_never_used(tmp_path):
+    drive = write_drive(
+        tmp_path / "drive.mcap",
+        [(TOPIC, image(START_NS, jpeg()), START_NS), (REGIONS, regions(START_NS + 1), START_NS)],
+    )
+    (outcome,) = run(drive)
+    assert outcome.perception.regions == ()
+
+
+def test_regions_that_come_too_late_do_not_hold_the_frames_up(tmp_path):
+    late = START_NS + 2 * WAIT_NS
+    times = [START_NS + index * STEP_NS for index in range(12)]
+    messages = [(TOPIC, image(time, jpeg()), time) for time in times]
+    messages.insert(11, (REGIONS, regions(START_NS), late))
+    outcomes = run(write_drive(tmp_path / "drive.mcap", messages))
+    assert stamps(outcomes) == times
+    assert not any(outcome.perception.regions for outcome in outcomes)
+
+
+def test_thousands_of_regions_without_a_frame_are_forgotten_but_frames_still_find_theirs(tmp_path):
+    count = MAX_UNCLAIMED + 50
+    messages = [(REGIONS, regions(START_NS + index), START_NS) for index in range(count)]
+    messages += [(TOPIC, image(START_NS + index, jpeg()), START_NS + 1) for index in (0, count - 1)]
+    first, last = run(write_drive(tmp_path / "drive.mcap", messages))
+    assert len(first.perception.regions) == 0
+    assert len(last.perception.regions) == 1
+
+
+def test_without_a_region_topic_whole_frames_are_classified(tmp_path):
+    drive = write_drive(
+        tmp_path / "drive.mcap", [(TOPIC, image(START_NS, jpeg((255, 0, 0))), START_NS)]
+    )
+    (outcome,) = run(drive)
+    assert [(region.box, region.label) for region in outcome.perception.regions] == [(None, "blue")]
+
+
+def test_regions_none_classifies_whole_frames_of_a_drive_that_has_regions(tmp_path):
+    messages = [(TOPIC, image(START_NS, jpeg()), START_NS), (REGIONS, regions(START_NS), START_NS)]
+    (outcome,) = run(write_drive(tmp_path / "drive.mcap", messages), regions="none")
+    assert outcome.perception.regions[0].box is None
+
+
+def test_truncated_jpeg_is_dropped_as_malformed_and_the_replay_goes_on(tmp_path):
+    good = jpeg()
+    pictures = [good, good[: len(good) // 2], b"", b"no image at all", good]
+    messages = [
+        (TOPIC, image(START_NS + index, data), START_NS + index)
+        for index, data in enumerate(pictures)
+    ]
+    accounting = Accounting()
+    outcomes = run(write_drive(tmp_path / "drive.mcap", messages), accounting=accounting)
+    assert [isinstance(outcome, Dropped) for outcome in outcomes] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert {outcome.reason for outcome in outcomes[1:4]} == {DropReason.MALFORMED}
+    assert all(outcome.fault for outcome in outcomes[1:4])
+    totals = accounting.totals
+    assert (totals.received, totals.published, totals.dropped) == (5, 2, {DropReason.MALFORMED: 3})
+
+
+def test_an_engine_that_fails_once_costs_one_frame(tmp_path):
+    messages = [(TOPIC, image(START_NS + index, jpeg()), START_NS + index) for index in range(3)]
+    accounting = Accounting()
+    drive = write_drive(tmp_path / "drive.mcap", messages)
+    outcomes = run(drive, engine=MeanColourEngine(fails_at=(2,)), accounting=accounting)
+    assert [isinstance(outcome, Dropped) for outcome in outcomes] == [False, True, False]
+    assert accounting.totals.dropped == {DropReason.ENGINE_DOWN: 1}
+
+
+def test_truth_comes_out_with_its_camera_and_classes(tmp_path):
+    messages = [
+        (TRUTH, regions(START_NS, [2]), START_NS),
+        (TOPIC, image(START_NS, jpeg()), START_NS),
+        (REGIONS, regions(START_NS), START_NS),
+    ]
+    truth, published = run(write_drive(tmp_path / "drive.mcap", messages))
+    assert isinstance(truth, Truth)
+    assert (truth.stamp_ns, truth.labels.class_indices) == (START_NS, (2,))
+    assert truth.camera == published.camera
+    assert tuple(truth.labels.regions.boxes[0].tolist()) == published.perception.regions[0].box
+
+
+def test_stopping_ends_with_every_frame_read_accounted_for(tmp_path):
+    messages = [(TOPIC, image(START_NS + index, jpeg()), START_NS + index) for index in range(50)]
+    # A region topic without a partner makes every frame wait.
+    messages.append((REGIONS, regions(0), START_NS + 50))
+    accounting = Accounting()
+    asked = iter([False] * 9 + [True] * 99)
+    drive = write_drive(tmp_path / "drive.mcap", messages)
+    outcomes = run(drive, accounting=accounting, stopped=lambda: next(asked))
+    assert len(outcomes) == accounting.totals.received == 10
+    assert accounting.balanced
+
+
+def test_several_cameras_keep_their_own_regions_and_the_recorded_order(tmp_path):
+    messages = []
+    for index in range(5):
+        stamp = START_NS + index * STEP_NS
+        for side, colour in (("left", (0, 0, 255)), ("right", (255, 0, 0))):
+            messages.append((f"/camera/{side}/image/compressed", image(stamp, jpeg(colour)), stamp))
+            messages.append((f"/camera/{side}/regions", regions(stamp), stamp))
+    outcomes = run(write_drive(tmp_path / "drive.mcap", messages))
+    assert len(outcomes) == 10
+    assert stamps(outcomes) == sorted(stamps(outcomes))
+    for outcome in outcomes:
+        side = outcome.camera.namespace.rsplit("/", 1)[1]
+        expected = {"left": "red", "right": "blue"}[side]
+        assert [region.label for region in outcome.perception.regions] == [expected]
+
+
+@given(
+    events=st.lists(
+        st.tuples(
+            st.sampled_from(["good", "cut", "empty"]),
+            st.sampled_from(["none", "before", "after", "late"]),
+            st.integers(0, 300_000_000),
+        ),
+        max_size=25,
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_received_is_published_and_dropped_and_equal_input_gives_equal_outcomes(
+    tmp_path_factory, events
+):
+    delays = {"before": -1, "after": STEP_NS, "late": 3 * WAIT_NS}
+    pictures = {"good": jpeg(), "cut": jpeg()[:200], "empty": b""}
+    messages = [(REGIONS, regions(0), START_NS - 10), (TOPIC, image(0, b""), START_NS - 10)]
+    time = START_NS
+    for kind, when, gap in events:
+        messages.append((TOPIC, image(time, pictures[kind]), time))
+        if when in delays:
+            messages.append((REGIONS, regions(time), time + delays[when]))
+        time += gap + 1
+    messages.sort(key=lambda message: message[2])
+    drive = write_drive(tmp_path_factory.mktemp("drive") / "drive.mcap", messages)
+    accounting = Accounting()
+    outcomes = run(drive, accounting=accounting)
+    assert accounting.balanced
+    assert accounting.totals.received == len(events) + 1 == len(outcomes)
+    assert [told(outcome) for outcome in outcomes] == [told(outcome) for outcome in run(drive)]
+
+
+def told(outcome):
+    if isinstance(outcome, Dropped):
+        return (outcome.stamp_ns, outcome.reason, outcome.fault)
+    return (outcome.perception.stamp_ns, outcome.perception.regions)
+
+
+@pytest.mark.parametrize(
+    ("topic", "namespace"),
+    [
+        ("/camera/front/image/compressed", "/camera/front"),
+        ("/camera/front/image_raw", "/camera/front"),
+        ("/camera/front/image_rect_color/compressed", "/camera/front"),
+        ("/front_camera", "/front_camera"),
+        ("/front_camera/compressed", "/front_camera"),
+        ("/image", ""),
+    ],
+)
+def test_the_namespace_of_a_camera_is_its_topic_without_the_image(tmp_path, topic, namespace):
+    path = write_drive(tmp_path / "drive.mcap", [(topic, image(START_NS, jpeg()), START_NS)])
+    with open_drive(path) as drive:
+        assert cameras_of(drive.topics) == (Camera(topic, namespace, None, None),)
+
+
+def test_two_topics_of_one_namespace_do_not_share_their_results(tmp_path):
+    names = ["/camera/image/compressed", "/camera/image_rect/compressed"]
+    messages = [(name, image(START_NS, jpeg()), START_NS) for name in names]
+    messages.append(("/camera/regions", regions(START_NS), START_NS))
+    path = write_drive(tmp_path / "drive.mcap", messages)
+    with open_drive(path) as drive:
+        cameras = cameras_of(drive.topics)
+    assert len({camera.namespace for camera in cameras}) == 2
+    assert [len(outcome.perception.regions) for outcome in run(path)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"wanted": ["/camera/rear/image"]},
+        {"wanted": [REGIONS]},
+        {"regions": "/nowhere"},
+        {"regions": TOPIC},
+    ],
+)
+def test_a_topic_that_does_not_fit_is_refused_with_the_topics_that_exist(tmp_path, options):
+    messages = [(TOPIC, image(START_NS, jpeg()), START_NS), (REGIONS, regions(START_NS), START_NS)]
+    path = write_drive(tmp_path / "drive.mcap", messages)
+    with open_drive(path) as drive, pytest.raises(BagError) as caught:
+        cameras_of(drive.topics, **options)
+    assert TOPIC in str(caught.value)
+    assert REGIONS in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_drive_without_a_camera_is_refused(tmp_path):
+    path = write_drive(tmp_path / "drive.mcap", [(REGIONS, regions(START_NS), START_NS)])
+    with open_drive(path) as drive, pytest.raises(BagError, match="no camera topic"):
+        cameras_of(drive.topics)
