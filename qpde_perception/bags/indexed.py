@@ -41,7 +41,7 @@ class IndexedPart:
         self.channels = tuple(self._channels.values())
         self.span_ns = None
         if self._reader.message_count:
-            self.span_ns = self._reader.start_time, self._reader.end_time - 1
+            self.span_ns = int(self._reader.start_time), int(self._reader.end_time) - 1
 
     def messages(self, topics: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Stored]:
         """See `Part`."""
@@ -71,10 +71,15 @@ class IndexedPart:
         if not wanted:
             return
         for connection, log_time_ns, data in self._reader.messages(wanted, start_ns, stop_ns):
+            # A damaged database may hold anything in any column.
+            if not isinstance(log_time_ns, int) or not isinstance(data, bytes | memoryview):
+                raise TypeError
             yield Stored(log_time_ns, self._channels[connection.id], bytes(data))
 
 
 def _channel(connection: Connection) -> Channel:
+    if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
+        raise TypeError
     ext = connection.ext
     encoding = ext.serialization_format if isinstance(ext, ConnectionExtRosbag2) else "ros1"
     return Channel(

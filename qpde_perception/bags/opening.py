@@ -143,9 +143,8 @@ def _open_part(path: Path, kind: _Kind, stack: ExitStack) -> Part:
         return kind.salvage(path)
 
     part: Part
-    log = salvage_sqlite.log_of(path)
-    if kind.name == "sqlite3" and log.is_file() and log.stat().st_size:
-        part = salvage()  # the index does not know of the log
+    if kind.name == "sqlite3" and salvage_sqlite.needs_salvage(path):
+        part = salvage()
     else:
         try:
             part = IndexedPart(path, rosbag1=kind.name == "rosbag1", salvage=salvage)

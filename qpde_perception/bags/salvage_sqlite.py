@@ -25,9 +25,18 @@ _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinition
 _LONGEST_TEXT = 1 << 24
 
 
-def log_of(path: Path) -> Path:
-    """Return the write-ahead log of a database: a killed recorder's last messages lie there."""
-    return path.with_name(f"{path.name}-wal")
+def needs_salvage(path: Path) -> bool:
+    """Whether SQLite would give less than is there, or make up what is not.
+
+    It fills the missing end of a file with zeros, and a file opened for reading only is read
+    without the write-ahead log that holds a killed recorder's last messages.
+    """
+    log = _log_of(path)
+    if log.is_file() and log.stat().st_size:
+        return True
+    with path.open("rb") as stream:
+        head = stream.read(100)
+    return int.from_bytes(head[28:32], "big") * _page_size(head) > path.stat().st_size
 
 
 def salvage_sqlite(path: Path) -> SalvagedPart:
@@ -58,16 +67,15 @@ class _Pages:
         self._file = path.open("rb")
         self._log = None
         head = self._file.read(100)
-        size = int.from_bytes(head[16:18], "big")
-        self.size = 65536 if size == 1 else size
+        self.size = _page_size(head)
         self.usable = self.size - head[20] if len(head) == 100 else 0
         # A power of two of at least 512 says the format; without one there are no pages.
         valid = self.usable >= 480 and self.size & (self.size - 1) == 0
         self.count = path.stat().st_size // self.size if valid else 0
         self._logged: dict[int, int] = {}
         announced = int.from_bytes(head[28:32], "big")
-        if valid and log_of(path).is_file():
-            self._log = log_of(path).open("rb")
+        if valid and _log_of(path).is_file():
+            self._log = _log_of(path).open("rb")
             announced = self._read_log() or announced
         self.count = max(self.count, *self._logged, 0)
         self.missing = max(0, announced - self.count) if valid else 1
@@ -188,6 +196,15 @@ def _scan(pages: _Pages) -> Scan:
     for _, (stamp_ns, topic, number, offset, size) in sorted(found.items()):
         scan.add(topic, stamp_ns, number, offset, size)
     return scan
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _page_size(head: bytes) -> int:
+    size = int.from_bytes(head[16:18], "big")
+    return 65536 if size == 1 else size
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

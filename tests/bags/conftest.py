@@ -34,7 +34,8 @@ def _rosbag1(path: Path, compression: str, messages: Sequence[Sent]) -> Path:
     store = get_typestore(Stores.ROS1_NOETIC)
     types = store.types
     writer = Rosbag1Writer(path)
-    writer.chunk_threshold = 4096
+    # Short drives get several chunks, long ones a single large one.
+    writer.chunk_threshold = 4096 if len(messages) < 100 else 1 << 22
     if compression != "none":
         writer.set_compression(Rosbag1Writer.CompressionFormat[compression.upper()])
     with writer:
