@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def confusion_plot(confusion: Counter[tuple[int, int]], labels: Sequence[str]) -
     columns = sorted({*rows, *(predicted for _, predicted in confusion)})
     table = np.array([[confusion[row, column] for column in columns] for row in rows])
     shares = table / table.sum(axis=1, keepdims=True)
-    figure = _figure(2.6 + 0.42 * len(columns), 1.9 + 0.34 * len(rows))
+    figure = _figure(3.6 + 0.42 * len(columns), 2.8 + 0.34 * len(rows))
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), count in np.ndenumerate(table):

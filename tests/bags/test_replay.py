@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -329,3 +330,20 @@ def test_a_drive_without_a_camera_is_refused(tmp_path):
     path = write_drive(tmp_path / "drive.mcap", [(REGIONS, regions(START_NS), START_NS)])
     with open_drive(path) as drive, pytest.raises(BagError, match="no camera topic"):
         cameras_of(drive.topics)
+
+
+class Sent(NamedTuple):
+    topic: str
+    log_time_ns: int
+    data: bytes
+
+
+def test_the_same_frames_give_the_same_outcomes_from_every_format(record, tmp_path):
+    colours = [(0, 0, 255), (0, 255, 0), (255, 0, 0)] * 4
+    frames = [Sent("/front/image", START_NS + i * STEP_NS, jpeg(c)) for i, c in enumerate(colours)]
+    kinds = ["mcap", "mcap-zstd", "rosbag1-none", "rosbag1-bz2", "sqlite3", "mcapfolder-file"]
+    told_by_kind = [
+        [told(outcome) for outcome in run(record(tmp_path / kind, kind, frames))] for kind in kinds
+    ]
+    assert len(told_by_kind[0]) == len(frames)
+    assert all(outcomes == told_by_kind[0] for outcomes in told_by_kind)
