@@ -9,7 +9,6 @@ import zstandard
 from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.typesys import (
     Stores,
-    TypesysError,
     get_types_from_idl,
     get_types_from_msg,
     get_typestore,
@@ -49,7 +48,7 @@ def decode_message(channel: Channel, raw: bytes) -> object:
 
     Raises:
         BagError: If its type has no definition here or in the file, or it is not of ROS.
-        rosbags.serde.SerdeError: If the bytes are no such message.
+        ValueError: If the bytes are no such message.
     """
     if channel.encoding not in {"cdr", "ros1"}:
         msg = f"{channel.topic}: is encoded as {channel.encoding!r}; only ROS messages are read"
@@ -58,9 +57,12 @@ def decode_message(channel: Channel, raw: bytes) -> object:
     if channel.type not in store.types:
         msg = f"{channel.topic}: {channel.type} has no definition, neither here nor in the file"
         raise BagError(msg)
-    if channel.encoding == "ros1":
-        return store.deserialize_ros1(raw, channel.type)
-    return store.deserialize_cdr(raw, channel.type)
+    deserialize = store.deserialize_ros1 if channel.encoding == "ros1" else store.deserialize_cdr
+    try:
+        return deserialize(raw, channel.type)
+    except Exception as error:  # noqa: BLE001  # damaged bytes make the generated parsers fail in many ways
+        msg = f"{channel.topic}: no {channel.type}: {error}"
+        raise ValueError(msg) from None
 
 
 @lru_cache(maxsize=64)
@@ -69,7 +71,9 @@ def _store(kind: str, encoding: str, definition: MessageDefinition) -> Typestore
         types = _types(kind, definition)
         store = get_typestore(Stores.EMPTY)
         store.register(types)
-    except (TypesysError, ValueError):
+        if kind in types:
+            store.get_msgdef(kind)
+    except Exception:  # noqa: BLE001  # a damaged definition is as good as none
         types = {}
     if kind in types:
         return store

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rosbags.serde import SerdeError
-
 from qpde_perception.bags.decoding import decode_message, raw_bytes
 from qpde_perception.bags.errors import BagError
 from qpde_perception.bags.opening import open_recording
@@ -147,7 +145,7 @@ class Drive:
             try:
                 raw = raw_bytes(stored)
                 message = decode_message(channel, raw)
-            except (SerdeError, ValueError):
+            except ValueError:
                 self._lost_messages[channel.topic] += 1
                 continue
             yield RecordedMessage(channel.topic, channel.type, stored.log_time_ns, message, raw)

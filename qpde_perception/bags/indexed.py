@@ -74,6 +74,8 @@ class IndexedPart:
             # A damaged database may hold anything in any column.
             if not isinstance(log_time_ns, int) or not isinstance(data, bytes | memoryview):
                 raise TypeError
+            if log_time_ns < 0:
+                raise ValueError
             yield Stored(log_time_ns, self._channels[connection.id], bytes(data))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from qpde_perception.bags.definitions import COMPRESSED_IMAGE, IMAGE, typestore
 from qpde_perception.bags.errors import BagError
 from qpde_perception.bags.messages import detections, header_of
-from qpde_perception.bags.sources import choose_bursts, open_source
+from qpde_perception.bags.sources import open_source
 from qpde_perception.bags.writer import McapWriter
 from qpde_perception.frames import Regions
 
@@ -56,7 +56,6 @@ def make_drive(
     rate_hz: float = 10.0,
     encoding: Literal["jpeg", "raw"] = "jpeg",
     parts: Collection[str] | None = None,
-    bursts_per_sign: int | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> MadeDrive:
@@ -70,8 +69,7 @@ def make_drive(
         out: The MCAP file to write.
         rate_hz: Frames per second within a clip.
         encoding: `jpeg` for CompressedImage, `raw` for Image in bgr8.
-        parts: The bursts or tracks to take; None takes all.
-        bursts_per_sign: Take the bursts that `sources.choose_bursts` chooses instead.
+        parts: The bursts or tracks to take (see `sources.choose_bursts`); None takes all.
         overwrite: Whether a file that is there may be replaced.
         progress: Called with the frames done and their number (0: not known).
 
@@ -84,8 +82,6 @@ def make_drive(
     if out.exists() and not overwrite:
         msg = f"{out} exists; name another file or allow it to be overwritten"
         raise BagError(msg)
-    if bursts_per_sign is not None:
-        parts = choose_bursts(source, bursts_per_sign)
     opened = open_source(source, parts)
     stamp_ns, in_clip, frames, clips = START_NS, 0, 0, 0
     clip_start_ns, clip = START_NS, None

@@ -67,7 +67,7 @@ class Scan:
 
     def add(self, key: Hashable, log_time_ns: int, place: int, offset: int, size: int) -> None:
         """Note a message; one of a channel that nobody has announced cannot be read."""
-        if key in self._names:
+        if key in self._names and log_time_ns >= 0:
             topic = self._names[key][0]
             number = len(self.entries)
             self.entries.append(Entry(log_time_ns, topic, number, place, offset, size, key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
         from typing import Self
     else:
         from typing_extensions import Self
+
+
+# What the generated serializers raise for a field that is missing, too large or of another kind.
+_MISFITS = (SerdeError, struct.error, AttributeError, TypeError, ValueError, AssertionError)
 
 
 class McapWriter:
@@ -64,7 +69,7 @@ class McapWriter:
         except KeyError:
             msg = f"{topic}: {name} has no definition here and cannot be written"
             raise BagError(msg) from None
-        except (SerdeError, AttributeError, TypeError, ValueError, OverflowError) as error:
+        except _MISFITS as error:
             msg = f"{topic}: a message does not fit {name}: {error}"
             raise BagError(msg) from None
         with _Uninterrupted():
