@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import signal
 import time
 from contextlib import contextmanager
@@ -88,6 +89,9 @@ def command(
     if drive.resolve().is_relative_to(out.resolve()):
         msg = f"{drive}: lies in {out}, which would be replaced; name another folder with --out"
         raise CommandError(msg)
+    if not math.isfinite(start) or not math.isfinite(duration or 0.0):
+        msg = "--start and --duration: give a number of seconds"
+        raise CommandError(msg)
     bundle = load_bundle(find_model(model))
     with open_drive(drive) as opened:
         cameras = cameras_of(opened.topics, camera or (), regions=regions)
@@ -105,7 +109,7 @@ def command(
         finally:
             job.engine.close()
         summary = job.finish(str(drive))
-    _warn(summary, job.faults)
+    _warn(summary, job)
     emit(as_json, summary.document(), lambda: _table(summary, out))
     if summary.interrupted:
         raise typer.Exit(_INTERRUPTED)
@@ -124,6 +128,8 @@ class _Job:
     accounting: Accounting = field(default_factory=Accounting)
     latency: LatencyRecorder = field(default_factory=LatencyRecorder)
     faults: list[str] = field(default_factory=list)
+    objects: int = 0
+    rejected_regions: int = 0
     interrupted: bool = False
     seconds: float = 0.0
     results_sha256: str = ""
@@ -189,6 +195,8 @@ class _Job:
                 self.faults.append(f"{outcome.camera.topic} at {outcome.stamp_ns}: {outcome.fault}")
             return
         topic, perception = outcome.camera.topic, outcome.perception
+        self.objects += len(perception.regions)
+        self.rejected_regions += len(perception.rejected)
         self.latency.add(perception.stages_ms)
         self.report.add(perception)
         if outcome.camera.truth_topic is not None:
@@ -215,6 +223,8 @@ class _Job:
             received=totals.received,
             published=totals.published,
             dropped={reason.value: count for reason, count in totals.dropped.items()},
+            objects=self.objects,
+            rejected_regions=self.rejected_regions,
             frames_per_second=totals.received / self.seconds,
             accuracy=score.accuracy,
             accuracy_filtered=score.accuracy_filtered,
@@ -256,14 +266,19 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _warn(summary: Summary, faults: list[str]) -> None:
+def _warn(summary: Summary, job: _Job) -> None:
     for loss in summary.losses:
         warn(loss)
-    for fault in faults:
+    for fault in job.faults:
         warn(f"dropped: {fault}")
-    more = sum(summary.dropped.values()) - len(faults)
+    more = sum(summary.dropped.values()) - len(job.faults)
     if more > 0:
         warn(f"dropped: {more} more, listed in dropped.jsonl")
+    if summary.published and not summary.objects:
+        topics = ", ".join(str(camera.regions_topic) for camera in job.cameras)
+        warn(f"no frame has regions: no boxes on {topics} have the stamp of an image")
+    if summary.rejected_regions:
+        warn(f"{summary.rejected_regions} regions had no part in their frame")
 
 
 def _table(summary: Summary, out: Path) -> Table:

@@ -60,6 +60,8 @@ class Summary:
         received: Frames of the camera topics that could be read from the drive.
         published: Frames with a result.
         dropped: Frames without one, by reason.
+        objects: Results in all: regions, or whole frames where there are none.
+        rejected_regions: Regions that had no part in their frame and got no result.
         frames_per_second: Frames received per second of the replay, reading and writing included.
         accuracy: Share of known objects whose single-frame class is right; None without truth.
         accuracy_filtered: The same with the filtered class.
@@ -84,6 +86,8 @@ class Summary:
     received: int
     published: int
     dropped: dict[str, int]
+    objects: int
+    rejected_regions: int
     frames_per_second: float
     accuracy: float | None
     accuracy_filtered: float | None
@@ -229,6 +233,8 @@ def _notes(summary: Summary) -> list[str]:
     shown = [f"Not readable: {loss}" for loss in summary.losses]
     if summary.interrupted:
         shown.insert(0, "The replay was interrupted: the report covers the frames until then.")
+    if summary.rejected_regions:
+        shown.append(f"{summary.rejected_regions} regions had no part in their frame.")
     if summary.unmatched_objects:
         shown.append(
             f"{summary.unmatched_objects} results or true boxes found no partner in the truth."

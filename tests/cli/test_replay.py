@@ -17,6 +17,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from qpde_perception.bags import McapWriter, open_drive
 from qpde_perception.bags.results import FILES, MARKER
 
 CAMERA = "/camera/front/image/compressed"
@@ -187,6 +188,21 @@ def test_a_bag_cut_off_in_the_middle_gives_its_readable_frames_and_says_what_is_
     assert f"warning: {loss}" in call.err
 
 
+def test_boxes_whose_stamps_fit_no_image_are_pointed_out(qpde, sample, tmp_path):
+    topics = {"/camera/front/image/compressed": 0, "/camera/front/regions": 1}
+    drive = tmp_path / "shifted.mcap"
+    with open_drive(sample) as source, McapWriter(drive) as writer:
+        for recorded in source.messages(topics, duration_s=1.0):
+            recorded.message.header.stamp.nanosec += topics[recorded.topic]
+            writer.write(recorded.topic, recorded.message, recorded.log_time_ns)
+    call = qpde("replay", drive, "--out", tmp_path / "out", "--json")
+    assert call.code == 0
+    assert call.document["published"] == call.document["received"] > 0
+    assert call.document["objects"] == 0
+    assert "warning: no frame has regions" in call.err
+    assert "/camera/front/regions" in call.err
+
+
 def tampered(at):
     folder = shutil.copytree(at.model, at.folder / "model")
     weights = folder / "cpu.onnx"
@@ -227,6 +243,8 @@ BAD_INPUT = {
     "a newer format": (lambda at: [at.drive, "--model", of_the_future(at)], "99"),
     "an unknown engine": (lambda at: [at.drive, "--engine", "steam"], "openvino"),
     "a negative start": (lambda at: [at.drive, "--start", "-1"], "--start"),
+    "a start at no time": (lambda at: [at.drive, "--start", "nan"], "--start"),
+    "an endless duration": (lambda at: [at.drive, "--duration", "inf"], "--duration"),
     "an unknown option": (lambda at: [at.drive, "--quick"], "--quick"),
     "an unknown filter": (lambda at: [at.drive, "--filter", "kalman"], "exponential"),
 }
