@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qpde_perception.bags import BagError, McapWriter, open_drive
+from qpde_perception.bags import BagError, McapWriter, open_drive, pairing
 from qpde_perception.bags.cameras import Camera, cameras_of
 from qpde_perception.bags.definitions import typestore
 from qpde_perception.bags.messages import detections, header_of
@@ -347,3 +348,14 @@ def test_the_same_frames_give_the_same_outcomes_from_every_format(record, tmp_pa
     ]
     assert len(told_by_kind[0]) == len(frames)
     assert all(outcomes == told_by_kind[0] for outcomes in told_by_kind)
+
+
+def test_frames_that_wait_for_regions_take_bounded_memory(monkeypatch):
+    monkeypatch.setattr(pairing, "MAX_WAITING_BYTES", 1000)
+    camera = Camera(TOPIC, "/camera/front", REGIONS, None)
+    waiting, left = pairing.Pairing(), []
+    for index in range(50):
+        recorded = SimpleNamespace(raw=bytes(100), log_time_ns=START_NS)
+        waiting.add_frame(camera, recorded, START_NS + index)
+        left += [paired.stamp_ns for paired in waiting.ready(START_NS)]
+    assert left == [START_NS + index for index in range(40)]
