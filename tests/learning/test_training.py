@@ -1,0 +1,173 @@
+"""Training on a tiny network and synthetic signs: it learns, resumes, and refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from qpde_perception.frames import InputSpec
+from qpde_perception.learning.errors import LearningError
+from qpde_perception.learning.networks import CONFIGS
+from qpde_perception.learning.quantizers import ActivationQuantizer
+from qpde_perception.learning.signs import SignRecord, SignSet
+from qpde_perception.learning.training import TrainingConfig, load_run, predict, train
+
+TINY = "symmetric_mobilenet_v2_tiny"
+SPEC = InputSpec(height=16, width=16)
+CONFIG = TrainingConfig(
+    network=TINY, float_epochs=3, quantized_epochs=2, frozen_epochs=1, batch=16, learning_rate=0.05
+)
+COLOURS = [(40, 40, 200), (40, 200, 40), (200, 40, 40), (200, 200, 40), (200, 40, 200)]
+
+
+def coloured_signs(per_class=40):
+    """Five classes of coloured squares of their own sizes, a quarter of each to watch."""
+    rng = np.random.default_rng(0)
+    chunks, records, offset = [], [], 0
+    for index in range(5 * per_class):
+        size = int(rng.integers(17, 24))
+        image = np.clip(rng.normal(COLOURS[index % 5], 30, (size, size, 3)), 0, 255)
+        split = "val" if index // 5 % 4 == 0 else "train"
+        records.append(SignRecord(offset, size, size, index % 5, f"t{index}", split))
+        chunks.append(image.astype(np.uint8).reshape(-1))
+        offset += image.size
+    return SignSet(np.concatenate(chunks), records, tuple("abcde"))
+
+
+class Watcher:
+    """Notes what it hears, and pulls the plug after a given epoch."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after = stop_after
+        self.batches = []
+        self.epochs = []
+
+    def batch(self, epoch, done, total):
+        self.batches.append((epoch, done, total))
+
+    def epoch(self, metrics):
+        self.epochs.append(metrics)
+        if metrics["epoch"] == self.stop_after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def signs():
+    return coloured_signs()
+
+
+@pytest.fixture(scope="module")
+def finished(signs, tmp_path_factory):
+    """A run that nothing interrupted: its folder, its network, and what its watcher heard."""
+    folder, watcher = tmp_path_factory.mktemp("run"), Watcher()
+    network = train(CONFIG, signs, SPEC, folder, watcher)
+    return folder, network, watcher
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_loss_falls_and_the_signs_are_learned(finished):
+    losses = [metrics["loss"] for metrics in metrics_of(finished[0])]
+    assert losses[-1] < 0.6 * losses[0]
+    assert metrics_of(finished[0])[-1]["val_top1"] > 0.9
+
+
+def test_metrics_have_one_line_per_epoch_with_its_phase(finished):
+    folder, _, watcher = finished
+    metrics = metrics_of(folder)
+    assert [line["epoch"] for line in metrics] == [1, 2, 3, 4, 5]
+    assert [line["phase"] for line in metrics] == ["float"] * 3 + ["quantized"] * 2
+    assert watcher.epochs == metrics
+
+
+def test_watcher_hears_of_every_batch(finished):
+    total = 150 // 16
+    expected = [(epoch, done, total) for epoch in range(1, 6) for done in range(1, total + 1)]
+    assert finished[2].batches == expected
+
+
+def test_quantization_starts_from_ranges_that_were_seen(finished):
+    ranges = [m.alpha.item() for m in finished[1].modules() if isinstance(m, ActivationQuantizer)]
+    assert all(alpha > 0 for alpha in ranges)
+    assert len({round(alpha, 3) for alpha in ranges}) > 3, "the initial 6.0 is still there"
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_a_killed_run_goes_on_to_the_same_weights(signs, finished, tmp_path, stop_after):
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, signs, SPEC, tmp_path, Watcher(stop_after))
+    # As if killed between the figures of an epoch and its checkpoint.
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write("{}\n")
+    resumed = Watcher()
+    network = train(CONFIG, signs, SPEC, tmp_path, resumed)
+    assert [metrics["epoch"] for metrics in resumed.epochs] == list(range(stop_after + 1, 6))
+    expected = finished[1].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+    assert metrics_of(tmp_path) == metrics_of(finished[0])
+
+
+def test_another_recipe_in_the_same_folder_is_refused(signs, finished):
+    before = {path.name: path.read_bytes() for path in finished[0].iterdir()}
+    with pytest.raises(LearningError, match="another recipe"):
+        train(replace(CONFIG, seed=2), signs, SPEC, finished[0], Watcher())
+    assert {path.name: path.read_bytes() for path in finished[0].iterdir()} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"])
+def test_damaged_checkpoint_is_refused_by_name(signs, tmp_path, content):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(LearningError, match=r"checkpoint\.pt.*remove it"):
+        train(CONFIG, signs, SPEC, tmp_path, Watcher())
+
+
+def test_checkpoint_with_executable_content_is_never_unpickled(signs, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (tmp_path.joinpath("sprung").touch, ())
+
+    torch.save({"config": Trap()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(LearningError, match=r"checkpoint\.pt"):
+        train(CONFIG, signs, SPEC, tmp_path, Watcher())
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_too_few_images_for_one_batch_are_refused(tmp_path):
+    with pytest.raises(LearningError, match="fewer than one batch"):
+        train(CONFIG, coloured_signs(2), SPEC, tmp_path, Watcher())
+
+
+def test_a_loss_that_is_no_number_stops_the_training(signs, tmp_path):
+    with pytest.raises(LearningError, match="lower the learning rate"):
+        train(replace(CONFIG, learning_rate=1e30), signs, SPEC, tmp_path, Watcher())
+
+
+def test_finished_run_is_read_back_as_it_was(finished):
+    folder, network, _ = finished
+    run = load_run(folder)
+    assert (run.name, run.spec, run.labels) == (TINY, SPEC, tuple("abcde"))
+    assert run.network.config == CONFIGS[TINY]
+    assert run.recipe["seed"] == CONFIG.seed
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    assert np.array_equal(predict(run.network, pixels), predict(network, pixels))
+
+
+def test_unfinished_run_is_refused(tmp_path):
+    with pytest.raises(LearningError, match="no finished run"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["training.json", "weights.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe"])
+def test_damaged_run_is_refused(finished, tmp_path, name, content):
+    for path in finished[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LearningError, match="damaged"):
+        load_run(tmp_path)
