@@ -52,9 +52,10 @@ def _jitter(image: Image, rng: np.random.Generator) -> Image:
     left, right = (rng.uniform(-0.08, 0.13, 2) * width).round().astype(int)
     top, bottom = (rng.uniform(-0.08, 0.13, 2) * height).round().astype(int)
     image = image[max(top, 0) : height - max(bottom, 0), max(left, 0) : width - max(right, 0)]
-    outside = [max(-int(side), 0) for side in (top, bottom, left, right)]
-    if any(outside):
-        image = np.asarray(cv2.copyMakeBorder(image, *outside, cv2.BORDER_REPLICATE), np.uint8)
+    above, below, before, after = (max(-int(side), 0) for side in (top, bottom, left, right))
+    if above or below or before or after:
+        grown = cv2.copyMakeBorder(image, above, below, before, after, cv2.BORDER_REPLICATE)
+        image = np.asarray(grown, np.uint8)
     return image
 
 

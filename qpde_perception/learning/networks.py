@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.quantizers import ActivationQuantizer
 from qpde_perception.learning.symmetric import PooledHead, QuantizedConv, SymmetricBlock
 from qpde_perception.learning.total_variation import SmoothingConfig, TotalVariationStep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PIXEL_CENTRE = 128.0
 PIXEL_SPREAD = 64.0
@@ -51,7 +55,9 @@ class NetworkConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
         """Rebuild from `as_dict`, lists of a JSON document included."""
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         smoothing = dict(plain.pop("smoothing"))
         smoothing["stages"] = tuple(smoothing["stages"])
         return cls(**plain, smoothing=SmoothingConfig(**smoothing))
@@ -74,7 +80,7 @@ class Stage(nn.Module):
         self.smoothing = (
             TotalVariationStep(config.smoothing) if index in config.smoothing.stages else None
         )
-        self.blocks = nn.ModuleList(
+        self.blocks: Sequence[SymmetricBlock] = nn.ModuleList(  # type: ignore[assignment]
             SymmetricBlock(
                 config.widths[index],
                 config.expansions[index],
@@ -108,7 +114,9 @@ class SymmetricMobileNetV2(nn.Module):
         self.config = config
         bits = config.weight_bits
         self.stem = QuantizedConv(3, config.widths[0], kernel=3, stride=2, bits=max(bits, 8))
-        self.stages = nn.ModuleList(Stage(config, i) for i in range(len(config.widths)))
+        self.stages: Sequence[Stage] = nn.ModuleList(  # type: ignore[assignment]
+            Stage(config, i) for i in range(len(config.widths))
+        )
         self.features = QuantizedConv(
             config.widths[-1], config.features, kernel=1, stride=1, bits=bits
         )
@@ -161,8 +169,15 @@ def _check(config: NetworkConfig) -> None:
         raise LearningError(msg)
     for before, after in zip(config.widths, config.widths[1:], strict=False):
         if not before <= after <= 2 * before:
-            msg = f"a stage may have up to twice the channels of the one before, not {before} -> {after}"
+            msg = f"a stage keeps or at most doubles the channels, not {before} -> {after}"
             raise LearningError(msg)
     if config.input_size % 2 ** len(config.widths):
         msg = f"input size {config.input_size} is not divisible by {2 ** len(config.widths)}"
+        raise LearningError(msg)
+    smoothing = config.smoothing
+    if math.frexp(smoothing.rate)[0] != 0.5 or smoothing.rate > 0.25:
+        msg = f"the smoothing rate must be a power of two up to 1/4, not {smoothing.rate}"
+        raise LearningError(msg)
+    if not 1 <= smoothing.iterations <= 3:
+        msg = f"1 to 3 smoothing iterations are exact in float32, not {smoothing.iterations}"
         raise LearningError(msg)

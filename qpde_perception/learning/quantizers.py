@@ -1,10 +1,11 @@
 """Uniform quantizers with learned clipping, trained with the network (PAPER: section 3).
 
-Source: Ben-Yair, Ben Shalom, Eliasof, Treister, "Quantized convolutional neural networks through the
-lens of partial differential equations", Research in the Mathematical Sciences 9:58 (2022).
+Source: Ben-Yair, Ben Shalom, Eliasof, Treister, "Quantized convolutional neural networks through
+the lens of partial differential equations", Research in the Mathematical Sciences 9:58 (2022).
+
 The grid is the one that is deployed: symmetric signed integers, or unsigned ones after a ReLU, with
-round half to even. Every step is a power of two: then sums of products, biases and requantization are exact
-in float32 in whatever order an engine computes them, and all engines give the same bits.
+round half to even. Every step is a power of two: then sums of products, biases and requantization
+are exact in float32 in whatever order an engine computes them, and all engines give the same bits.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def short_mantissa(x: Tensor, finest: Tensor) -> Tensor:
 class WeightQuantizer(nn.Module):
     """Normalise a weight tensor and quantize it to signed integers times one scale.
 
-    `w_n = (w - mean(w)) / std(w)` over the whole tensor, with the gradient through mean and deviation;
-    then `alpha * q(clip(w_n / alpha, -1, 1))` with `2^(bits-1) - 1` levels on either side.
+    `w_n = (w - mean(w)) / std(w)` over the whole tensor, with the gradient through mean and
+    deviation; then `alpha * q(clip(w_n / alpha, -1, 1))` with `2^(bits-1) - 1` levels on either
+    side.
 
     Attributes:
         bits: Bits of the integers, sign included.

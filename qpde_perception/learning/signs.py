@@ -1,7 +1,7 @@
 """The traffic-sign data (GTSRB): reading, splitting by track, and the prepared form.
 
-Source: Stallkamp, Schlipsing, Salmen, Igel, "Man vs. computer: benchmarking machine learning algorithms
-for traffic sign recognition", Neural Networks 32 (2012).
+Source: Stallkamp, Schlipsing, Salmen, Igel, "Man vs. computer: benchmarking machine learning
+algorithms for traffic sign recognition", Neural Networks 32 (2012).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import csv
 import io
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -21,6 +20,7 @@ from qpde_perception.learning.errors import LearningError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -135,12 +135,17 @@ def _load_prepared(folder: Path) -> SignSet:
         pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
         with (folder / INDEX).open(newline="", encoding="utf-8") as file:
             rows = [
-                SignRecord(*map(int, row[:4]), *row[4:])  # type: ignore[call-arg, arg-type]
+                SignRecord(*map(int, row[:4]), *row[4:])  # type: ignore[arg-type]
                 for row in list(csv.reader(file))[1:]
             ]
     except (OSError, ValueError, TypeError) as error:
         msg = f"{folder}: prepared data is damaged ({error}); run `qpde data prepare` again"
         raise LearningError(msg) from None
+    if not rows or sum(row.height * row.width * 3 for row in rows) != pixels.size:
+        msg = (
+            f"{folder}: {INDEX} and {PIXELS} do not belong together; run `qpde data prepare` again"
+        )
+        raise LearningError(msg)
     return SignSet(pixels, rows, _read_names(folder))
 
 
@@ -150,6 +155,9 @@ def _read_archive(folder: Path, advance: Callable[[int, int], None]) -> SignSet:
         with zipfile.ZipFile(folder / ARCHIVE) as archive:
             listing = io.TextIOWrapper(archive.open("labels.csv"), "utf-8")
             rows = sorted(csv.DictReader(listing), key=lambda row: row["filename"])
+            if not rows:
+                msg = f"{folder / ARCHIVE}: its labels.csv lists no images"
+                raise LearningError(msg)
             held_out = _validation_tracks(rows)
             records: list[SignRecord] = []
             chunks: list[NDArray[np.uint8]] = []
@@ -163,7 +171,7 @@ def _read_archive(folder: Path, advance: Callable[[int, int], None]) -> SignSet:
                 chunks.append(image.reshape(-1))
                 offset += image.size
                 advance(done, len(rows))
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
         msg = f"{folder / ARCHIVE}: cannot be read as the sign data: {error}"
         raise LearningError(msg) from None
     return SignSet(np.concatenate(chunks), records, names)
@@ -174,7 +182,7 @@ def _decoded(
 ) -> Iterator[tuple[dict[str, str], NDArray[np.uint8]]]:
     for row in rows:
         encoded = np.frombuffer(archive.read(row["filename"]), np.uint8)
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
         if image is None:
             msg = f"{row['filename']}: cannot be decoded; the archive is damaged"
             raise LearningError(msg)

@@ -31,8 +31,8 @@ class Requantization(NamedTuple):
     def finest(self) -> Tensor:
         """Smallest part of a slope: with it a code has 16 bits behind the point.
 
-        Eight bits before the point make 24, all that float32 holds: so that also an engine that adds
-        a zero point before it rounds decides every near tie alike.
+        Eight bits before the point make 24, all that float32 holds: so that also an engine that
+        adds a zero point before it rounds decides every near tie alike.
         """
         return self.target / self.accumulator * 2.0**-16
 
@@ -70,7 +70,7 @@ class PositiveBatchNorm(nn.Module):
         self.frozen = False
 
     def deployed(self, requantization: Requantization) -> tuple[Tensor, Tensor]:
-        """Return slope and offset per channel as the integers have them, each of shape (channels,)."""
+        """Return slope and offset as the integers have them, each of shape (channels,)."""
         slope = short_mantissa(
             self.log_scale.exp() / (self.variance + self.epsilon).sqrt(), requantization.finest
         )
@@ -83,8 +83,8 @@ class PositiveBatchNorm(nn.Module):
 
         Args:
             x: Sums of products.
-            requantization: The grids before and after; then, outside of training or once frozen, the
-                deployed slope and offset are applied.
+            requantization: The grids before and after; then, outside of training or once frozen,
+                the deployed slope and offset are applied.
         """
         if requantization is not None and (self.frozen or not self.training):
             slope, offset = self.deployed(requantization)
@@ -130,9 +130,10 @@ class QuantizedConv(nn.Module):
 class SymmetricBlock(nn.Module):
     """`x - D2 K1^T K2^T sigma(D1 K2 K1 x + b1) + b2`: one pair of kernels serves both ways.
 
-    `K1` is the 1x1 expansion, `K2` the depthwise 3x3; the transposed depthwise convolution is written
-    as an ordinary one with the kernel turned by 180 degrees. `D1`, `D2` are the positive scales of the
-    two batch normalisations. Every quantized tensor of the deployed block has a quantizer here.
+    `K1` is the 1x1 expansion, `K2` the depthwise 3x3; the transposed depthwise convolution is
+    written as an ordinary one with the kernel turned by 180 degrees. `D1`, `D2` are the positive
+    scales of the two batch normalisations. Every quantized tensor of the deployed block has a
+    quantizer here.
     """
 
     def __init__(
@@ -185,8 +186,8 @@ class SymmetricBlock(nn.Module):
 def add_on_grid(x: Tensor, branch: Tensor, trunk: ActivationQuantizer) -> Tensor:
     """Add a branch to the trunk on the trunk's own grid.
 
-    `x` lies on the grid already, so only the branch is rounded and the sum of integers is exact: the
-    identity path of a quantized block loses nothing but what saturates.
+    `x` lies on the grid already, so only the branch is rounded and the sum of integers is exact:
+    the identity path of a quantized block loses nothing but what saturates.
     """
     rounded = trunk(branch) if trunk.active else branch
     return trunk(x + rounded)  # type: ignore[no-any-return]

@@ -1,15 +1,16 @@
 """Total-variation smoothing of feature maps: one explicit step that never amplifies a difference.
 
-`S(x) = x - gamma^2 (D_x + D_y) x` with `D_x x = d_x^T phi(d_x x)`, `d_x` the forward difference with
-zero flux across the border. The flux `phi` is that of Huber's total variation, `clip(d / delta, -1, 1)`:
-differences below `delta` are smoothed, edges pass at a bounded rate. Its slope is at most `1/delta` and
-`||d||^2 <= 8` for both directions, so `S` is non-expansive for `gamma^2 <= delta / 4`.
+`S(x) = x - gamma^2 (D_x + D_y) x` with `D_x x = d_x^T phi(d_x x)`, `d_x` the forward difference
+with zero flux across the border. The flux `phi` is that of Huber's total variation,
+`clip(d / delta, -1, 1)`: differences below `delta` are smoothed, edges pass at a bounded rate. Its
+slope is at most `1/delta` and `||d||^2 <= 8` for both directions, so `S` is non-expansive for
+`gamma^2 <= delta / 4`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -46,8 +47,9 @@ def flux_divergence(x: Tensor, delta: Tensor | float) -> Tensor:
     Returns:
         The sum, of the shape of `x`; its mean over each map is zero.
     """
-    down = (x[..., 1:, :] - x[..., :-1, :]).clamp(-delta, delta)
-    right = (x[..., :, 1:] - x[..., :, :-1]).clamp(-delta, delta)
+    limits: Any = {"min": -delta, "max": delta}
+    down = (x[..., 1:, :] - x[..., :-1, :]).clamp(**limits)
+    right = (x[..., :, 1:] - x[..., :, :-1]).clamp(**limits)
     down, right = pad(down, (0, 0, 1, 1)), pad(right, (1, 1, 0, 0))
     return (down[..., :-1, :] - down[..., 1:, :]) + (right[..., :, :-1] - right[..., :, 1:])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,14 +107,19 @@ def train(
         The trained network, on its grid.
 
     Raises:
-        LearningError: If the folder holds a run with another recipe.
+        LearningError: If the folder holds a run with another recipe or a damaged checkpoint, there
+            are fewer images than one batch, or the loss is no longer a number.
     """
+    pupils, watched = signs.split("train"), signs.split("val")
+    if len(pupils) < config.batch:
+        msg = f"{len(pupils)} images to learn from are fewer than one batch of {config.batch}"
+        raise LearningError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    network = build_network(config.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_network(config.network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     first = _resume(folder, config, network, optimizer)
-    pupils, watched = signs.split("train"), signs.split("val")
     pictures = prepared_pixels(watched, spec)
     for epoch in range(first, config.epochs):
         quantized = epoch >= config.float_epochs
@@ -121,7 +127,7 @@ def train(
             _start_quantization(network, pupils, spec, config)
         set_active(network, active=quantized)
         _freeze(network, frozen=epoch >= config.epochs - config.frozen_epochs)
-        loss = _train_epoch(network, optimizer, pupils, spec, config, epoch, watcher)
+        loss = _train_epoch(network, optimizer, pupils, spec, config, epoch=epoch, watcher=watcher)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
             "epoch": epoch + 1,
@@ -230,6 +236,7 @@ def _train_epoch(
     signs: SignSet,
     spec: InputSpec,
     config: TrainingConfig,
+    *,
     epoch: int,
     watcher: Watcher,
 ) -> float:
@@ -332,13 +339,27 @@ def _resume(
     if not path.is_file():
         (folder / METRICS).unlink(missing_ok=True)
         return 0
-    state = torch.load(path, weights_only=True)
-    if state["config"] != asdict(config):
-        msg = f"{path}: belongs to a run with another recipe; use another folder or remove it"
-        raise LearningError(msg)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["epoch"])
+    try:
+        state = torch.load(path, weights_only=True)
+        if state["config"] == asdict(config):
+            network.load_state_dict(state["network"])
+            optimizer.load_state_dict(state["optimizer"])
+            epoch = int(state["epoch"])
+            _forget_after(epoch, folder)
+            return epoch
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, TypeError):
+        msg = f"{path}: is damaged or of another version; use another folder or remove it"
+        raise LearningError(msg) from None
+    msg = f"{path}: belongs to a run with another recipe; use another folder or remove it"
+    raise LearningError(msg)
+
+
+def _forget_after(epoch: int, folder: Path) -> None:
+    """Drop the figures of an epoch that was killed before its checkpoint."""
+    path = folder / METRICS
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:epoch]), encoding="utf-8")
 
 
 def _save_result(
