@@ -2,4 +2,4 @@
 
 
 class BundleError(Exception):
-    """A bundle that is missing, changed, damaged or of another format; the message names the file."""
+    """A bundle missing, changed, damaged or of another format; the message names the file."""

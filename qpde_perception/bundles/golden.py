@@ -36,9 +36,9 @@ class Golden:
     noise: float
 
     def distance(self, logits: NDArray[np.float32]) -> tuple[float, float]:
-        """Return root mean square and largest distance from the reference, in units of the noise."""
-        difference = np.abs(logits.astype(np.float64) - self.logits)
-        return float(np.sqrt(np.mean(difference**2))) / self.noise, float(difference.max()) / self.noise
+        """Return root mean square and largest distance from the reference, over the noise."""
+        difference = np.abs(logits.astype(np.float64) - self.logits) / self.noise
+        return float(np.sqrt(np.mean(difference**2))), float(difference.max())
 
     def to_bytes(self) -> bytes:
         """Return the content of `golden.npz`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from qpde_perception.frames.input_spec import InputSpec
+from qpde_perception.frames.input_spec import InputSpec  # noqa: TC001  (read by pydantic)
 
 FORMAT_VERSION = 1
 

@@ -1,4 +1,4 @@
-"""From the trained network to the integer specification: normalisations become scales and biases."""
+"""From the trained network to integers: normalisations become scales and biases."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _Folder:
             PIXELS,
             network.stages[0].trunk,
             _codes(stem.weight_quantizer, stem.weight),
-            *_scales(stem.weight_quantizer, stem.norm, self.grids[PIXELS], network.stages[0].trunk),
+            _scales(stem.weight_quantizer, stem.norm, self.grids[PIXELS], network.stages[0].trunk),
             stride=stem.stride,
             padding=stem.padding,
         )
@@ -77,7 +77,7 @@ class _Folder:
             trunk,
             network.rectified,
             _codes(network.features.weight_quantizer, network.features.weight),
-            *_scales(
+            _scales(
                 network.features.weight_quantizer,
                 network.features.norm,
                 self.grids[trunk],
@@ -121,14 +121,13 @@ class _Folder:
             block.expanded,
             expand,
             _uniform(block.expand_quantizer, hidden),
-            np.zeros(hidden),
         )
         rectified = self._conv(
             f"{name}.depthwise",
             expanded,
             block.rectified,
             depthwise,
-            *_scales(
+            _scales(
                 block.depthwise_quantizer, block.inner_norm, self.grids[expanded], block.rectified
             ),
             padding=1,
@@ -140,7 +139,6 @@ class _Folder:
             block.returned,
             depthwise[:, :, ::-1, ::-1],
             _uniform(block.depthwise_quantizer, hidden),
-            np.zeros(hidden),
             padding=1,
             groups=hidden,
         )
@@ -153,8 +151,7 @@ class _Folder:
             returned,
             block.trunk,
             -expand.transpose(1, 0, 2, 3),
-            scale,
-            -offset,
+            (scale, -offset),
         )
         output = f"{name}.sum"
         self.grids[output] = self.grids[trunk]
@@ -169,8 +166,7 @@ class _Folder:
             trunk,
             stage.trunk,
             np.ones((before, 1, 2, 2), np.int8),
-            np.full(before, 0.25),
-            np.zeros(before),
+            (np.full(before, 0.25), np.zeros(before)),
             stride=2,
             groups=before,
         )
@@ -205,17 +201,20 @@ class _Folder:
         source: str,
         target: ActivationQuantizer,
         codes: Array,
-        scale: Array,
-        offset: Array,
+        affine: tuple[Array, Array],
         *,
         stride: int = 1,
         padding: int = 0,
         groups: int = 1,
     ) -> str:
-        """Add a convolution whose real output is `scale * acc * s_in + offset`; return its tensor."""
+        """Add a convolution, return its tensor.
+
+        The real output is `scale * acc * s_in + offset` with `affine = (scale, offset)`.
+        """
         grid = Grid(
             scale=float(np.float32(target.scale.item())), q_min=target.q_min, q_max=target.q_max
         )
+        scale, offset = affine
         scale = scale.astype(np.float32)
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             msg = f"{name}: a weight scale is not positive; training went astray"
@@ -245,8 +244,9 @@ def _codes(quantizer: WeightQuantizer, weight: torch.Tensor) -> Array:
     return quantizer.codes(weight).numpy().astype(np.int8)
 
 
-def _uniform(quantizer: WeightQuantizer, outputs: int) -> Array:
-    return np.full(outputs, quantizer.scale.item())
+def _uniform(quantizer: WeightQuantizer, outputs: int) -> tuple[Array, Array]:
+    """Return weight scale and zero offset per output channel, where nothing is folded in."""
+    return np.full(outputs, quantizer.scale.item()), np.zeros(outputs)
 
 
 def _scales(

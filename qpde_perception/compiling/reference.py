@@ -1,8 +1,8 @@
 """The integer reference: executes a specification exactly, in NumPy. It is the judge of engines.
 
-Sums of products are computed by floating-point matrix products whose every partial sum is an integer
-that the type holds exactly, so the result is that of 32-bit integer accumulation. Requantization is a
-float32 multiplication rounded half to even, as integer engines do it.
+Sums of products are computed by floating-point matrix products whose every partial sum is an
+integer that the type holds exactly, so the result is that of 32-bit integer accumulation.
+Requantization is a float32 multiplication rounded half to even, as integer engines do it.
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ class IntegerReference:
             _depthwise if layer.groups > 1 else _dense
         )
         total = accumulate(x, weight, layer).astype(np.int32) + arrays[f"{layer.name}.bias"]
-        source, target = self._specification.grid(layer.input), self._specification.grid(layer.output)
+        source = self._specification.grid(layer.input)
+        target = self._specification.grid(layer.output)
         multiplier = np.float32(source.scale) * scale / np.float32(target.scale)
-        return np.rint(total.astype(np.float32) * multiplier).clip(target.q_min, target.q_max)
+        codes = np.rint(total.astype(np.float32) * multiplier)
+        return np.asarray(codes.clip(target.q_min, target.q_max))
 
     def _head(self, layer: Head, x: Array) -> Array:
         arrays = self._specification.arrays

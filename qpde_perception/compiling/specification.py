@@ -51,8 +51,8 @@ class Conv(_Plain):
     """Convolution: `code = clip(round((acc + bias[c]) * (s_in * scale[c] / s_out)))`.
 
     Arrays: `NAME.weight` int8 (outputs, inputs / groups, kernel, kernel), `NAME.scale` float32
-    (outputs,), `NAME.bias` int32 (outputs,). A transposed convolution is written as an ordinary one.
-    Average pooling is a depthwise one with weights 1 and scale 1/4.
+    (outputs,), `NAME.bias` int32 (outputs,). A transposed convolution is written as an ordinary
+    one. Average pooling is a depthwise one with weights 1 and scale 1/4.
     """
 
     kind: Literal["conv"] = "conv"
@@ -103,8 +103,8 @@ class Head(_Plain):
     """Mean over all positions and dense layer: integers up to the last product, then float logits.
 
     `pooled = round(sum * multiplier)`; `logits = (pooled @ weight.T) * scale + bias`. Arrays:
-    `NAME.weight` int8 (classes, channels), `NAME.scale` and `NAME.bias` float32 (classes,). The sum of
-    products stays below 2^24, so that float32 holds it exactly in whatever order it is summed.
+    `NAME.weight` int8 (classes, channels), `NAME.scale` and `NAME.bias` float32 (classes,). The sum
+    of products stays below 2^24, so that float32 holds it exactly in whatever order it is summed.
     """
 
     kind: Literal["head"] = "head"

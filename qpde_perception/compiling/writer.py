@@ -1,9 +1,10 @@
 """Writers of ONNX graphs: the int8 graph for CPU engines and the float reference with its weights.
 
-CPU engines want unsigned 8-bit activations with the ReLU absorbed into the quantizer, so a signed code
-`c` is written as the unsigned `c + 128` with zero point 128. A convolution between a DequantizeLinear and
-a QuantizeLinear becomes one integer kernel. Steps that an engine could round otherwise (smoothing, the
-head) are written on the codes themselves, as float32 arithmetic that is exact.
+CPU engines want unsigned 8-bit activations with the ReLU absorbed into the quantizer, so a signed
+code `c` is written as the unsigned `c + 128` with zero point 128. A convolution between a
+DequantizeLinear and a QuantizeLinear becomes one integer kernel. Steps that an engine could round
+otherwise (smoothing, the head) are written on the codes themselves, as float32 arithmetic that is
+exact.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def cpu_graph(specification: Specification) -> bytes:
 
 
 def float_graph(specification: Specification) -> bytes:
-    """Return the float reference: the deployed integer weights, activations neither rounded nor clipped."""
+    """Return the float reference: deployed integer weights, activations not rounded or clipped."""
     return _FloatWriter(specification).serialise()
 
 
@@ -198,8 +199,8 @@ class _IntegerWriter(_Writer):
         self.quantized(self.convolution(layer, inputs, f"{name}.values"), layer.output)
 
     def add(self, layer: Add) -> None:
-        # Written on codes: some engines fold an addition of values into the convolution before it and
-        # round the sum instead of the branch, which differs on ties.
+        # Written on codes: some engines fold an addition of values into the convolution before it
+        # and round the sum instead of the branch, which differs on ties.
         name = layer.name
         parts = [
             self.node("Cast", [f"{tensor}.codes"], f"{name}.{role}", to=TensorProto.FLOAT)
@@ -280,13 +281,17 @@ class _FloatWriter(_Writer):
     def head(self, layer: Head) -> None:
         arrays, name = self.specification.arrays, layer.name
         grid = self.specification.grid(layer.input)
-        pooled = self.node("ReduceMean", [f"{layer.input}.values"], f"{name}.pooled", axes=[2, 3], keepdims=0)
+        pooled = self.node(
+            "ReduceMean", [f"{layer.input}.values"], f"{name}.pooled", axes=[2, 3], keepdims=0
+        )
         # The scale of the head is that of weight times pooled code; here the mean is a real value.
         positions = self.positions()
         step = grid.scale / (layer.multiplier * positions)
         weight = (arrays[f"{name}.weight"] * (arrays[f"{name}.scale"] / step)[:, None]).T
         product = self.node(
-            "MatMul", [pooled, self.constant(f"{name}.weight", weight.astype(np.float32))], f"{name}.product"
+            "MatMul",
+            [pooled, self.constant(f"{name}.weight", weight.astype(np.float32))],
+            f"{name}.product",
         )
         self.node("Add", [product, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
 

@@ -29,8 +29,8 @@ class OpenVinoEngine:
         Raises:
             EngineError: If the library refuses the graph.
         """
-        # What is not quantized is exact integer arithmetic in float32; bfloat16, the default on some
-        # processors, would not hold it.
+        # What is not quantized is exact integer arithmetic in float32; bfloat16, the default on
+        # some processors, would not hold it.
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)

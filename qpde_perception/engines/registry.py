@@ -68,7 +68,7 @@ def open_engine(bundle: Bundle, name: str | None = None, *, threads: int = 1) ->
     for candidate in bundle.manifest.engines:
         try:
             return _tested(bundle, candidate, threads)
-        except EngineError as error:
+        except EngineError as error:  # noqa: PERF203  (two engines, once)
             refusals.append(str(error))
     msg = f"no engine can serve {bundle.manifest.name}: " + "; ".join(refusals)
     raise EngineError(msg)
@@ -103,9 +103,9 @@ def _tested(bundle: Bundle, name: str, threads: int) -> Engine:
     if not (rms <= MAX_RMS_OVER_NOISE and largest <= MAX_OVER_NOISE):
         engine.close()
         msg = (
-            f"engine {name} {engine.version} strays from the integer reference on the golden frames: "
-            f"{rms:.3g} of the quantization noise (at most {MAX_RMS_OVER_NOISE}), largest {largest:.3g} "
-            f"(at most {MAX_OVER_NOISE}); refused"
+            f"engine {name} {engine.version} strays from the integer reference on the golden "
+            f"frames: {rms:.3g} of the quantization noise (at most {MAX_RMS_OVER_NOISE}), largest "
+            f"{largest:.3g} (at most {MAX_OVER_NOISE}); refused"
         )
         raise EngineError(msg)
     return engine
