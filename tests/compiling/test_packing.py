@@ -1,0 +1,127 @@
+"""Packing: a bundle is complete in its folder or not there."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qpde_perception.bundles import golden_of, list_models, load_bundle
+from qpde_perception.compiling.card import write_card
+from qpde_perception.compiling.errors import CompilingError
+from qpde_perception.compiling.packing import write_bundle
+from qpde_perception.compiling.parity import quantization_noise, reference_of
+from qpde_perception.engines import ENGINES
+from qpde_perception.learning.training import TrainingConfig
+
+
+@pytest.fixture
+def bundle(make_bundle, tiny_network, tmp_path):
+    """A bundle that is not in its folder yet."""
+    return make_bundle(tiny_network, tmp_path / "models" / "tiny")
+
+
+def test_what_was_packed_is_what_is_loaded(bundle):
+    packed = write_bundle(bundle)
+    loaded = load_bundle(bundle.path)
+    assert loaded == packed
+    assert loaded.contents == bundle.contents
+    assert set(loaded.contents) == {
+        "cpu.onnx",
+        "golden.npz",
+        "reference_fp32.onnx",
+        "specification.json",
+        "weights.safetensors",
+    }
+
+
+def test_manifest_names_every_file_with_its_hash_and_every_engine(bundle):
+    manifest = write_bundle(bundle).manifest
+    assert manifest.name == "tiny"
+    assert set(manifest.engines) == set(ENGINES)
+    for name, digest in manifest.files.items():
+        assert hashlib.sha256((bundle.path / name).read_bytes()).hexdigest() == digest
+
+
+def test_golden_frames_carry_the_references_answers_and_the_noise(bundle):
+    golden = golden_of(bundle)
+    assert np.array_equal(golden.logits, reference_of(bundle).infer(golden.pixels))
+    assert golden.distance(golden.logits) == (0, 0)
+    from qpde_perception.compiling.parity import float_reference_of
+
+    unquantized = float_reference_of(bundle).infer(golden.pixels)
+    assert golden.noise == pytest.approx(quantization_noise(golden.logits, unquantized))
+    assert golden.noise > 0
+
+
+def test_an_older_bundle_of_the_name_is_replaced_as_a_whole(bundle):
+    bundle.contents["CARD.md"] = b"old"
+    write_bundle(bundle)
+    del bundle.contents["CARD.md"]
+    write_bundle(bundle)
+    assert "CARD.md" not in load_bundle(bundle.path).contents
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_anything_else_of_the_name_is_refused_and_kept(bundle, kind):
+    bundle.path.parent.mkdir(parents=True)
+    precious = bundle.path if kind == "file" else bundle.path / "thesis.txt"
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("precious")
+    with pytest.raises(CompilingError, match="no model"):
+        write_bundle(bundle)
+    assert precious.read_text() == "precious"
+
+
+def fail_at(monkeypatch, name):
+    """Let the disk be full when the file `name` is written."""
+    real = Path.write_bytes
+
+    def write_bytes(path, data):
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+
+
+@pytest.mark.parametrize("name", ["cpu.onnx", "golden.npz"])
+def test_a_full_disk_leaves_nothing_behind(bundle, monkeypatch, name):
+    fail_at(monkeypatch, name)
+    with pytest.raises(CompilingError, match="No space left"):
+        write_bundle(bundle)
+    assert not list(bundle.path.parent.iterdir())
+
+
+def test_a_full_disk_leaves_the_older_bundle_whole(bundle, monkeypatch):
+    packed = write_bundle(bundle)
+    fail_at(monkeypatch, "golden.npz")
+    with pytest.raises(CompilingError, match="No space left"):
+        write_bundle(bundle)
+    assert load_bundle(bundle.path) == packed
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["tiny"]
+
+
+def test_folder_that_cannot_be_made_is_refused_by_name(bundle):
+    bundle.path.parent.parent.joinpath("models").write_text("a file stands here")
+    with pytest.raises(CompilingError, match="tiny: cannot be written"):
+        write_bundle(bundle)
+
+
+def test_packed_bundle_is_found_on_its_shelf(bundle, monkeypatch):
+    monkeypatch.setenv("QPDE_MODELS", str(bundle.path.parent))
+    write_bundle(bundle)
+    assert bundle.path in list_models()
+
+
+def test_card_states_what_was_measured(shipped_bundle):
+    manifest = shipped_bundle.manifest
+    recipe = dict.fromkeys(TrainingConfig.__dataclass_fields__, "?")
+    card = write_card(manifest, recipe)
+    for entry in manifest.accuracy:
+        assert f"{entry.top1:.2%}" in card
+        assert entry.data in card
+    assert f"{manifest.parameters:,} parameters" in card

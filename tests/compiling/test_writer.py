@@ -1,0 +1,115 @@
+"""The written graphs: engines give the reference's bits, the float graph the float network's."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from qpde_perception.bundles import golden_of
+from qpde_perception.compiling.parity import FLOAT_GRAPH, float_reference_of, reference_of
+from qpde_perception.compiling.writer import cpu_graph, float_graph
+from qpde_perception.engines import ENGINES
+from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
+from qpde_perception.engines.registry import CPU_GRAPH, build_engine
+from qpde_perception.learning.quantizers import WeightQuantizer, set_active
+from qpde_perception.learning.training import predict
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_engine_is_bit_identical_on_a_tiny_network(tiny_bundle, images, name, threads):
+    pixels = images(40, 16, seed=8)
+    expected = reference_of(tiny_bundle).infer(pixels)
+    assert expected.std() > 0.1, "constant logits compare nothing"
+    logits = build_engine(tiny_bundle, name, threads=threads).infer(pixels)
+    assert np.array_equal(logits, expected)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_engine_is_bit_identical_on_the_golden_frames_of_the_shipped_model(shipped_bundle, name):
+    golden = golden_of(shipped_bundle)
+    assert np.array_equal(reference_of(shipped_bundle).infer(golden.pixels), golden.logits)
+    logits = build_engine(shipped_bundle, name, threads=1).infer(golden.pixels)
+    assert np.array_equal(logits, golden.logits)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("kind", ["blobs", "black", "white", "checkerboard"])
+def test_engine_is_bit_identical_on_images_that_are_no_signs(shipped_bundle, images, name, kind):
+    if kind == "blobs":
+        pixels = images(24, 48, seed=9)
+    else:
+        pixels = np.zeros((1, 48, 48, 3), np.uint8)
+        pixels[:, :: 1 if kind == "white" else 2, :: 1 if kind == "white" else 2] = 255
+        pixels *= kind != "black"
+    expected = reference_of(shipped_bundle).infer(pixels)
+    logits = build_engine(shipped_bundle, name, threads=1).infer(pixels)
+    assert np.array_equal(logits, expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_full_network_with_random_weights_is_bit_identical(
+    make_network, make_bundle, images, tmp_path, seed
+):
+    bundle = make_bundle(make_network("symmetric_mobilenet_v2", seed), tmp_path / "full")
+    pixels = images(4, 48, seed)
+    expected = reference_of(bundle).infer(pixels)
+    for name in ENGINES:
+        assert np.array_equal(build_engine(bundle, name, threads=1).infer(pixels), expected), name
+
+
+def test_float_graph_is_the_network_with_integer_weights_alone(make_network, images):
+    from qpde_perception.compiling.folding import fold
+
+    network = make_network(seed=6)
+    specification = fold(network)
+    set_active(network, active=False)
+    for part in network.modules():
+        if isinstance(part, WeightQuantizer):
+            part.active = True
+    with torch.no_grad():
+        scale = network.head.weight_scale()
+        network.head.weight.copy_(torch.round(network.head.weight / scale) * scale)
+    pixels = images(8, 16, seed=10)
+    expected = predict(network, pixels)
+    logits = OnnxRuntimeEngine(float_graph(specification), 1).infer(pixels)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * expected.std())
+
+
+def test_float_graph_differs_from_the_integers_by_quantization_alone(tiny_bundle, images):
+    pixels = images(16, 16, seed=11)
+    exact = reference_of(tiny_bundle).infer(pixels)
+    unquantized = float_reference_of(tiny_bundle).infer(pixels)
+    difference = np.abs(exact - unquantized)
+    assert 0 < difference.mean() < 0.2 * exact.std()
+
+
+def test_writing_twice_gives_the_same_bytes(tiny_specification):
+    assert cpu_graph(tiny_specification) == cpu_graph(tiny_specification)
+    assert float_graph(tiny_specification) == float_graph(tiny_specification)
+
+
+def test_every_convolution_stands_between_quantized_tensors(tiny_bundle):
+    """Otherwise an engine would leave it in floating point, silently and slowly."""
+    graph = onnx.load_from_string(tiny_bundle.read(CPU_GRAPH)).graph
+    makers = {output: node for node in graph.node for output in node.output}
+    readers = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert convolutions
+    for node in convolutions:
+        assert {makers[name].op_type for name in node.input} == {"DequantizeLinear"}
+        assert readers[node.output[0]] == ["QuantizeLinear"]
+
+
+@pytest.mark.parametrize("name", [CPU_GRAPH, FLOAT_GRAPH])
+def test_graphs_take_bytes_of_any_batch_and_name_their_output(tiny_bundle, name):
+    graph = onnx.load_from_string(tiny_bundle.read(name)).graph
+    pixels = graph.input[0].type.tensor_type
+    assert pixels.elem_type == onnx.TensorProto.UINT8
+    assert [d.dim_value or d.dim_param for d in pixels.shape.dim] == ["n", 16, 16, 3]
+    assert [output.name for output in graph.output] == ["logits"]
