@@ -58,7 +58,7 @@ def load_bundle(path: Path) -> Bundle:
     manifest = _read_manifest(path / MANIFEST)
     contents: dict[str, bytes] = {}
     for name, expected in manifest.files.items():
-        if Path(name).name != name:
+        if Path(name).name != name or "\0" in name:
             msg = f"{path / MANIFEST}: lists {name!r}, which is not a plain file name"
             raise BundleError(msg)
         try:
@@ -83,7 +83,7 @@ def _read_manifest(path: Path) -> Manifest:
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror}; a model is a folder with a manifest.json"
         raise BundleError(msg) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         msg = f"{path}: is not JSON; the bundle is damaged"
         raise BundleError(msg) from None
     version = document.get("format_version") if isinstance(document, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,6 @@ def golden_of(bundle: Bundle) -> Golden:
     try:
         with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as file:
             return Golden(file["pixels"], file["logits"], float(file["noise"]))
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{bundle.path / GOLDEN}: is damaged: {error}"
         raise BundleError(msg) from None

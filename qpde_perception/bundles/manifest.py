@@ -49,7 +49,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int
+    format_version: int = Field(strict=True, ge=1)
     name: str = Field(min_length=1)
     task: str
     network: str

@@ -25,7 +25,7 @@ def list_models() -> list[Path]:
     """Return the folders of all bundles that can be named, each name once, sorted."""
     found: dict[str, Path] = {}
     for shelf in shelves():
-        for manifest in sorted(shelf.glob(f"*/{MANIFEST}")):
+        for manifest in sorted(shelf.glob(f"[!.]*/{MANIFEST}")):
             found.setdefault(manifest.parent.name, manifest.parent)
     return [found[name] for name in sorted(found)]
 

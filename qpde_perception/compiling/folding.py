@@ -211,14 +211,13 @@ class _Folder:
 
         The real output is `scale * acc * s_in + offset` with `affine = (scale, offset)`.
         """
-        grid = Grid(
-            scale=float(np.float32(target.scale.item())), q_min=target.q_min, q_max=target.q_max
-        )
         scale, offset = affine
-        scale = scale.astype(np.float32)
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
-            msg = f"{name}: a weight scale is not positive; training went astray"
+        scale, target_scale = scale.astype(np.float32), target.scale.item()
+        steps = np.append(scale, target_scale)
+        if not (np.isfinite(steps).all() and (steps > 0).all() and np.isfinite(offset).all()):
+            msg = f"{name}: a scale is not positive or an offset no number; training went astray"
             raise CompilingError(msg)
+        grid = Grid(scale=target_scale, q_min=target.q_min, q_max=target.q_max)
         if np.frexp(grid.scale)[0] != 0.5 or (np.frexp(scale)[0] * 128 % 1).any():
             msg = f"{name}: a scale has more bits than float32 sums can carry exactly"
             raise CompilingError(msg)

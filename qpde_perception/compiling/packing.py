@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,17 +106,18 @@ def write_bundle(bundle: Bundle) -> Bundle:
     if target.exists() and not (target / MANIFEST).is_file():
         msg = f"{target}: exists and is no model; choose another folder"
         raise CompilingError(msg)
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        for name, data in bundle.contents.items():
-            (fresh / name).write_bytes(data)
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
-        (fresh / MANIFEST).write_text(text, encoding="utf-8")
-        fresh.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        fresh.rename(target)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as work:
+            fresh, older = Path(work) / "fresh", Path(work) / "older"
+            fresh.mkdir()
+            for name, data in bundle.contents.items():
+                (fresh / name).write_bytes(data)
+            (fresh / MANIFEST).write_text(text, encoding="utf-8")
+            if target.exists():
+                target.rename(older)
+            fresh.rename(target)
     except OSError as error:
         msg = f"{target}: cannot be written: {error.strerror}"
         raise CompilingError(msg) from None

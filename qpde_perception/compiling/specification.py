@@ -7,10 +7,11 @@ reference read this description and nothing else, so that all of them compute th
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -25,6 +26,13 @@ SPECIFICATION = "specification.json"
 WEIGHTS = "weights.safetensors"
 PIXELS = "pixels"
 PIXEL_ZERO = 128
+
+
+def _power_of_two(value: float) -> float:
+    if math.frexp(value)[0] != 0.5:
+        msg = f"{value} is no power of two"
+        raise ValueError(msg)
+    return value
 
 
 class _Plain(BaseModel):
@@ -85,7 +93,7 @@ class Smooth(_Plain):
     input: str
     output: str
     delta: int = Field(ge=1)
-    rate: float = Field(gt=0.0, le=0.25)
+    rate: Annotated[float, AfterValidator(_power_of_two)] = Field(gt=0.0, le=0.25)
     iterations: int = Field(ge=1, le=3)
 
 

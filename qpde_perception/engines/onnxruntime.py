@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnxruntime
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
+from onnxruntime.capi import onnxruntime_pybind11_state as library
 
 from qpde_perception.engines.errors import EngineError
 
@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LIBRARY_ERRORS = (Fail, InvalidArgument, RuntimeException)
+LIBRARY_ERRORS = (
+    library.EPFail,
+    library.Fail,
+    library.InvalidArgument,
+    library.InvalidGraph,
+    library.InvalidProtobuf,
+    library.NotImplemented,
+    library.RuntimeException,
+)
 WARNINGS_OFF = 3
 
 
@@ -48,6 +56,9 @@ class OnnxRuntimeEngine:
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 (n, classes), of pixels, uint8 (n, height, width, 3)."""
+        if self._session is None:
+            msg = f"{self.name} is closed; open it again"
+            raise EngineError(msg)
         try:
             logits: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
         except LIBRARY_ERRORS as error:
@@ -57,4 +68,4 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         """Free the session."""
-        del self._session
+        self._session = None

@@ -37,14 +37,16 @@ class OpenVinoEngine:
         core = openvino.Core()
         try:
             model = core.read_model(graph)
-            self._model = core.compile_model(model, "CPU", settings)
-            self._request = self._model.create_infer_request()
+            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             msg = f"openvino {self.version} refuses the graph: {error}"
             raise EngineError(msg) from None
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 (n, classes), of pixels, uint8 (n, height, width, 3)."""
+        if self._request is None:
+            msg = f"{self.name} is closed; open it again"
+            raise EngineError(msg)
         try:
             self._request.infer([openvino.Tensor(batch, shared_memory=True)])
         except RuntimeError as error:
@@ -53,5 +55,5 @@ class OpenVinoEngine:
         return np.array(self._request.get_output_tensor(0).data, np.float32)
 
     def close(self) -> None:
-        """Free the request and the compiled model."""
-        del self._request, self._model
+        """Free the request, and with it the compiled model."""
+        self._request = None
