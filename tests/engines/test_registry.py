@@ -110,6 +110,21 @@ def test_a_graph_with_one_other_weight_tensor_is_refused(shipped_bundle, name):
 
 
 @pytest.mark.parametrize("name", ENGINES)
+def test_one_logit_alone_may_stray_by_twice_the_noise_and_no_more(shipped_bundle, name):
+    golden = golden_of(shipped_bundle)
+
+    def with_one_logit_off(steps):
+        logits = golden.logits.copy()
+        logits[0, 0] += steps * golden.noise
+        moved = Golden(golden.pixels, logits, golden.noise).to_bytes()
+        return replace(shipped_bundle, contents={**shipped_bundle.contents, "golden.npz": moved})
+
+    assert open_engine(with_one_logit_off(1.9), name).name == name
+    with pytest.raises(EngineError, match=r"largest 2\.1"):
+        open_engine(with_one_logit_off(2.1), name)
+
+
+@pytest.mark.parametrize("name", ENGINES)
 def test_logits_that_are_no_numbers_are_refused(tiny_bundle, name):
     golden = golden_of(tiny_bundle)
     logits = np.full_like(golden.logits, np.nan)

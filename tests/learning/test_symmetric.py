@@ -155,6 +155,7 @@ def test_deployed_normalisation_is_the_float_one_to_seven_bits():
     assert ((slope / exact - 1).abs() <= 2.0**-7 + 1e-6).all()
     bias = offset / (steps.accumulator * slope)
     assert torch.equal(bias, bias.round())
+    assert steps.finest.item() == 2.0**5 * 2.0**-16
     assert ((slope / steps.finest) % 1 == 0).all()
     x = torch.randn(2, 16, 3, 3)
     expected = x * slope[:, None, None] + offset[:, None, None]
