@@ -34,6 +34,8 @@ VERBS = {
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _INTERRUPTED = 130
+# What `train` and `compile` want and a vehicle does without.
+_LEARNING = ("torch", "onnx")
 
 
 def main() -> None:
@@ -62,6 +64,11 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(f"{error.format_message()} (see qpde{verb} --help)", debug)
     except OSError as error:
         return _fail(_describe(error), debug)
+    except ModuleNotFoundError as error:
+        if error.name not in _LEARNING:
+            raise
+        msg = f'{error.name} is not installed; pip install -e ".[learning]" brings it'
+        return _fail(msg, debug)
     except Exception as error:
         if not _is_anticipated(error):
             raise

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qpde_perception.compiling.errors import CompilingError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -29,8 +31,15 @@ class Evaluation:
 
 
 def evaluate(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Evaluation:
-    """Compare logits, shape (n, classes), with true class indexes, shape (n,)."""
+    """Compare logits, shape (n, classes), with true class indexes, shape (n,).
+
+    Raises:
+        CompilingError: If there is no image, or a class that the network does not have.
+    """
     classes = logits.shape[1]
+    if not len(labels) or labels.max() >= classes:
+        msg = f"true classes of {len(labels)} images do not fit a network of {classes} classes"
+        raise CompilingError(msg)
     answers = logits.argmax(1)
     confusion = np.bincount(labels * classes + answers, minlength=classes**2)
     confusion = confusion.reshape(classes, classes)

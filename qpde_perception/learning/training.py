@@ -50,7 +50,8 @@ class TrainingConfig:
         network: Name of the network's configuration.
         float_epochs: Epochs before quantization.
         quantized_epochs: Epochs with quantization in the loop.
-        frozen_epochs: Last epochs, with the statistics of the normalisations as deployed.
+        frozen_epochs: Last epochs, with the statistics of the normalisations as deployed; never the
+            first quantized one.
         batch: Images per step.
         learning_rate: Peak of the cosine schedule, after one epoch of warm-up.
         weight_decay: Of convolution and dense weights only.
@@ -126,7 +127,9 @@ def train(
         if epoch == config.float_epochs:
             _start_quantization(network, pupils, spec, config)
         set_active(network, active=quantized)
-        _freeze(network, frozen=epoch >= config.epochs - config.frozen_epochs)
+        # Statistics gathered before quantization are not those of the quantized network.
+        frozen = epoch >= max(config.epochs - config.frozen_epochs, config.float_epochs + 1)
+        _freeze(network, frozen=frozen)
         loss = _train_epoch(network, optimizer, pupils, spec, config, epoch=epoch, watcher=watcher)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {

@@ -27,21 +27,18 @@ def test_the_list_of_verbs_has_a_whole_line_for_each(qpde):
         assert summary in call.out
 
 
-def test_help_needs_no_heavy_library_and_half_a_second_at_most():
+def test_help_needs_no_heavy_library():
     program = """
-import resource, sys
+import sys
 from qpde_perception.cli.main import run
 code = run(["--help"])
-usage = resource.getrusage(resource.RUSAGE_SELF)
 heavy = {"numpy", "cv2", "torch", "rosbags", "matplotlib", "onnxruntime"} & set(sys.modules)
-print(code, sorted(heavy), usage.ru_utime + usage.ru_stime, sep=";")
+print(code, sorted(heavy), sep=";")
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    code, heavy, seconds = done.stdout.splitlines()[-1].split(";")
-    assert (code, heavy) == ("0", "[]")
-    assert float(seconds) < 0.5
+    assert done.stdout.splitlines()[-1] == "0;[]"
 
 
 def test_without_a_verb_there_is_help_and_code_2(qpde):
@@ -80,6 +77,23 @@ def test_errors_of_the_system_name_the_file(error, line, qpde, monkeypatch):
     assert call.code == 2
     assert call.err.startswith(f"error: {line}")
     assert call.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["train", "compile"])
+def test_a_verb_whose_library_is_missing_names_the_line_that_installs_it(verb):
+    program = f"""
+import sys
+sys.modules["torch"] = None
+from qpde_perception.cli.main import run
+sys.exit(run(["{verb}", "--help"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        'error: torch is not installed; pip install -e ".[learning]" brings it'
+    )
 
 
 def test_an_interrupted_verb_ends_with_130_and_one_line(qpde, monkeypatch):
