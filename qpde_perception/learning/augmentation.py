@@ -17,31 +17,35 @@ if TYPE_CHECKING:
     Image = NDArray[np.uint8]
 
 
-def augment(image: Image, spec: InputSpec, rng: np.random.Generator) -> Image:
+def augment(
+    image: Image, spec: InputSpec, rng: np.random.Generator, strength: float = 1.0
+) -> Image:
     """Return one random view of a sign.
 
     Args:
         image: uint8 BGR, shape (height, width, 3), the sign with its margin.
         spec: The network's input.
         rng: Source of randomness.
+        strength: Factor on how often a picture is spoilt: tilted, blurred, coarsened, made noisy,
+            recompressed, occluded; and on how much its light is changed.
 
     Returns:
         uint8 BGR, shape (spec.height, spec.width, 3).
     """
     view = resize(_jitter(image, rng), spec)
-    if rng.random() < 0.7:
+    if rng.random() < 0.7 * strength:
         view = _tilt(view, rng)
-    view = _relight(view, rng)
-    if rng.random() < 0.3:
+    view = _relight(view, rng, strength)
+    if rng.random() < 0.3 * strength:
         view = _blur(view, rng)
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 * strength:
         view = _coarsen(view, rng)
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 * strength:
         noise = rng.normal(0.0, rng.uniform(1.0, 14.0), view.shape)
         view = np.clip(view + noise, 0, 255).astype(np.uint8)
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 * strength:
         view = _recompress(view, rng)
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * strength:
         view = _occlude(view, rng)
     return view
 
@@ -71,14 +75,14 @@ def _tilt(view: Image, rng: np.random.Generator) -> Image:
     return np.asarray(warped, np.uint8)
 
 
-def _relight(view: Image, rng: np.random.Generator) -> Image:
+def _relight(view: Image, rng: np.random.Generator, strength: float) -> Image:
     """Change exposure, contrast, gamma and colour temperature with one table per channel."""
     levels = np.arange(256, dtype=np.float32) / 255.0
-    curve = levels ** np.exp(rng.normal(0.0, 0.35))
-    gains = np.exp(rng.normal(0.0, 0.25) + rng.normal(0.0, 0.06, 3))
+    curve = levels ** np.exp(rng.normal(0.0, 0.35 * strength))
+    gains = np.exp(rng.normal(0.0, 0.25 * strength) + rng.normal(0.0, 0.06 * strength, 3))
     # Contrast turns about the picture's own brightness, so that dark pictures do not end up black.
     pivot = curve[int(view.mean())]
-    table = (curve[:, None] - pivot) * gains[None, :] + pivot + rng.normal(0.0, 0.08)
+    table = (curve[:, None] - pivot) * gains[None, :] + pivot + rng.normal(0.0, 0.08 * strength)
     table8 = np.clip(table * 255.0 + 0.5, 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(view, table8.reshape(256, 1, 3)), np.uint8)
 

@@ -52,6 +52,9 @@ class TrainingConfig:
         quantized_epochs: Epochs with quantization in the loop.
         frozen_epochs: Last epochs, with the statistics of the normalisations as deployed; never the
             first quantized one.
+        frozen_strength: Strength of the augmentation in the frozen epochs: the network settles on
+            pictures as they come.
+        frozen_learning_rate: Learning rate at the start of the frozen epochs; it falls to zero.
         batch: Images per step.
         learning_rate: Peak of the cosine schedule, after one epoch of warm-up.
         weight_decay: Of convolution and dense weights only.
@@ -64,7 +67,9 @@ class TrainingConfig:
     network: str = "symmetric_mobilenet_v2"
     float_epochs: int = 24
     quantized_epochs: int = 10
-    frozen_epochs: int = 2
+    frozen_epochs: int = 3
+    frozen_strength: float = 0.4
+    frozen_learning_rate: float = 0.01
     batch: int = 128
     learning_rate: float = 0.1
     weight_decay: float = 1e-4
@@ -77,6 +82,12 @@ class TrainingConfig:
     def epochs(self) -> int:
         """Epochs in all."""
         return self.float_epochs + self.quantized_epochs
+
+    @property
+    def first_frozen(self) -> int:
+        """Index of the first frozen epoch."""
+        # Statistics gathered before quantization are not those of the quantized network.
+        return max(self.epochs - self.frozen_epochs, self.float_epochs + 1)
 
 
 class Watcher(Protocol):
@@ -127,9 +138,7 @@ def train(
         if epoch == config.float_epochs:
             _start_quantization(network, pupils, spec, config)
         set_active(network, active=quantized)
-        # Statistics gathered before quantization are not those of the quantized network.
-        frozen = epoch >= max(config.epochs - config.frozen_epochs, config.float_epochs + 1)
-        _freeze(network, frozen=frozen)
+        _freeze(network, frozen=epoch >= config.first_frozen)
         loss = _train_epoch(network, optimizer, pupils, spec, config, epoch=epoch, watcher=watcher)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
@@ -217,11 +226,12 @@ def _batches(
     order = np.random.default_rng([config.seed, epoch]).permutation(len(signs))
     labels = signs.labels
     count = len(order) // config.batch
+    strength = config.frozen_strength if epoch >= config.first_frozen else 1.0
 
     def make(step: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         rng = np.random.default_rng([config.seed, epoch, step])
         chosen = order[step * config.batch : (step + 1) * config.batch]
-        views = np.stack([augment(signs.image(i), spec, rng) for i in chosen])
+        views = np.stack([augment(signs.image(i), spec, rng, strength) for i in chosen])
         return views[..., ::-1], labels[chosen]
 
     with ThreadPoolExecutor(1) as pool:
@@ -268,7 +278,10 @@ def _train_epoch(
 def _learning_rate(config: TrainingConfig, epoch: float) -> float:
     if epoch < 1.0:
         return config.learning_rate * (0.05 + 0.95 * epoch)
-    share = (epoch - 1.0) / max(config.epochs - 1.0, 1e-9)
+    if epoch >= config.first_frozen:
+        share = (epoch - config.first_frozen) / max(config.epochs - config.first_frozen, 1)
+        return config.frozen_learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
+    share = (epoch - 1.0) / max(config.first_frozen - 1.0, 1e-9)
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
 
 
