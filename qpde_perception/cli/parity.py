@@ -88,8 +88,9 @@ def _pixels(bundle: Bundle, data: Path | None, split: str) -> NDArray[np.uint8]:
 def _table(payload: dict[str, Any], found: dict[str, Parity]) -> Table:
     table = Table("engine", "same first class", "same bits", "rms / noise", "largest / noise", "")
     table.title = (
-        f"{payload['model']}, {payload['images']} images; budget: {MIN_TOP1_AGREEMENT:.2%} the same "
-        f"first class, rms {MAX_RMS_OVER_NOISE}, largest {MAX_OVER_NOISE} of the quantization noise"
+        f"{payload['model']}, {payload['images']} images; budget: {MIN_TOP1_AGREEMENT:.2%} the "
+        f"same first class, rms {MAX_RMS_OVER_NOISE}, largest {MAX_OVER_NOISE} of the "
+        "quantization noise"
     )
     for name, parity in found.items():
         table.add_row(

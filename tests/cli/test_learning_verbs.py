@@ -48,7 +48,7 @@ def pack(tmp_path_factory):
 def train(qpde, data, out, *extra):
     return qpde(
         *("train", "--data", data, "--out", out, "--network", "symmetric_mobilenet_v2_tiny"),
-        *("--float-epochs", 1, "--quantized-epochs", 1, "--batch", 8, "--learning-rate", 0.01, "--json"),
+        *("--float-epochs", 1, "--quantized-epochs", 1, "--batch", 8, "--json"),
         *extra,
     )
 
@@ -119,17 +119,25 @@ def test_an_interrupted_training_goes_on_and_a_finished_one_stays(pack, qpde, tm
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("data", "prepare", "{tmp}"), "holds neither gtsrb.zip nor prepared data"),
+        (
+            ("data", "prepare", "{tmp}", "--out", "{tmp}"),
+            "holds neither gtsrb.zip nor prepared data",
+        ),
         (("evaluate", "--data", "{pack}", "--split", "test"), "no split 'test'"),
         (("evaluate", "--data", "{pack}", "--engine", "tpu"), "no engine 'tpu'"),
-        (("train", "--data", "{pack}", "--network", "resnet", "--batch", "8"), "no network 'resnet'"),
-        (("train", "--data", "{pack}", "--batch", "4096"), "fewer than one batch"),
+        (
+            ("train", "--data", "{pack}", "--out", "{tmp}", "--batch", "8", "--network", "resnet"),
+            "no network 'resnet'",
+        ),
+        (
+            ("train", "--data", "{pack}", "--out", "{tmp}", "--batch", "4096"),
+            "fewer than one batch",
+        ),
         (("compile", "{tmp}", "--out", "{tmp}/model"), "holds no finished run"),
         (("parity", "--model", "nothing"), "no model 'nothing'"),
     ],
 )
-def test_wrong_use_gets_one_line_and_code_2(arguments, line, pack, qpde, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_wrong_use_gets_one_line_and_code_2(arguments, line, pack, qpde, tmp_path):
     call = qpde(*(word.format(tmp=tmp_path, pack=pack) for word in arguments))
     assert call.code == 2
     assert line in call.err
