@@ -29,6 +29,10 @@ QuantizedEpochs = Annotated[int, typer.Option(min=1, help="Epochs with quantizat
 Batch = Annotated[int, typer.Option(min=2, help="Images per step.")]
 LearningRate = Annotated[float, typer.Option(min=0.0, help="Peak of the cosine schedule.")]
 Seed = Annotated[int, typer.Option(help="Of weights, order and augmentation.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes that prepare batches; they change only the speed.")
+]
 Compiled = Annotated[
     bool, typer.Option("--compiled", help="Fuse the quantized epochs; wants a C++ compiler.")
 ]
@@ -45,6 +49,8 @@ def command(
     learning_rate: LearningRate = _RECIPE.learning_rate,
     seed: Seed = _RECIPE.seed,
     compiled: Compiled = False,
+    device: Device = "cpu",
+    workers: Workers = 1,
     as_json: Json = False,
 ) -> None:
     """Train a network: float epochs first, then with 8-bit quantization in the loop.
@@ -65,7 +71,8 @@ def command(
     size = CONFIGS[network].input_size if network in CONFIGS else 1
     spec = InputSpec(height=size, width=size, region_margin=SIGN_MARGIN)
     with progress() as bar:
-        trained = train(config, signs, spec, out, _Bars(bar, config.epochs))
+        bars = _Bars(bar, config.epochs)
+        trained = train(config, signs, spec, out, bars, device=device, workers=workers)
     lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
     metrics = [json.loads(line) for line in lines]
     plot = out / "training.svg"

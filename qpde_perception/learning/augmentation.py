@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -26,23 +27,26 @@ def augment(
         image: uint8 BGR, shape (height, width, 3), the sign with its margin.
         spec: The network's input.
         rng: Source of randomness.
-        strength: Factor on how often a picture is spoilt: tilted, blurred, coarsened, made noisy,
-            recompressed, occluded; and on how much its light is changed.
+        strength: Factor on how often a picture is changed: warped, restroked, blurred, sharpened,
+            coarsened, made noisy, recompressed, occluded; and on how much its light is changed.
 
     Returns:
         uint8 BGR, shape (spec.height, spec.width, 3).
     """
     view = resize(_jitter(image, rng), spec)
-    if rng.random() < 0.7 * strength:
-        view = _tilt(view, rng)
+    if rng.random() < 0.8 * strength:
+        view = _warp(view, rng, strength)
+    if rng.random() < 0.25 * strength:
+        view = _restroke(view, rng)
     view = _relight(view, rng, strength)
     if rng.random() < 0.3 * strength:
         view = _blur(view, rng)
+    if rng.random() < 0.15 * strength:
+        view = _sharpen(view, rng)
     if rng.random() < 0.2 * strength:
         view = _coarsen(view, rng)
     if rng.random() < 0.3 * strength:
-        noise = rng.normal(0.0, rng.uniform(1.0, 14.0), view.shape)
-        view = np.clip(view + noise, 0, 255).astype(np.uint8)
+        view = _speckle(view, rng)
     if rng.random() < 0.2 * strength:
         view = _recompress(view, rng)
     if rng.random() < 0.15 * strength:
@@ -53,8 +57,8 @@ def augment(
 def _jitter(image: Image, rng: np.random.Generator) -> Image:
     """Move each side of the box: a detector's boxes are looser or tighter than the data's."""
     height, width = image.shape[:2]
-    left, right = (rng.uniform(-0.08, 0.13, 2) * width).round().astype(int)
-    top, bottom = (rng.uniform(-0.08, 0.13, 2) * height).round().astype(int)
+    left, right = (rng.uniform(-0.12, 0.14, 2) * width).round().astype(int)
+    top, bottom = (rng.uniform(-0.12, 0.14, 2) * height).round().astype(int)
     image = image[max(top, 0) : height - max(bottom, 0), max(left, 0) : width - max(right, 0)]
     above, below, before, after = (max(-int(side), 0) for side in (top, bottom, left, right))
     if above or below or before or after:
@@ -63,23 +67,58 @@ def _jitter(image: Image, rng: np.random.Generator) -> Image:
     return image
 
 
-def _tilt(view: Image, rng: np.random.Generator) -> Image:
+def _warp(view: Image, rng: np.random.Generator, strength: float) -> Image:
+    """Tilt the sign, and stretch its middle against its rim.
+
+    Countries draw the same sign with other letters: larger or smaller within the ring, wider or
+    narrower. The stretch fades out towards the rim.
+    """
     height, width = view.shape[:2]
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    centre = np.array([width / 2, height / 2], np.float32)
+    rows, columns = _grid(height, width)
+    middle = np.maximum(1.0 - (rows**2 + columns**2) / 0.9, 0.0)
+    stretch_y, stretch_x = rng.normal(0.0, 0.18 * strength) + rng.normal(0.0, 0.09 * strength, 2)
+    rows, columns = rows * (1.0 - stretch_y * middle), columns * (1.0 - stretch_x * middle)
     angle = rng.normal(0.0, 6.0) * np.pi / 180.0
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
-    moved = (corners - centre) @ turn.T + centre + rng.normal(0.0, 0.03 * width, (4, 2))
-    matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
-    warped = cv2.warpPerspective(view, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    shear, keystone_y, keystone_x = rng.normal(0.0, [0.05, 0.05, 0.05])
+    depth = 1.0 + keystone_y * rows + keystone_x * columns
+    across = (np.cos(angle) * columns - np.sin(angle) * rows + shear * rows) / depth
+    along = (np.sin(angle) * columns + np.cos(angle) * rows) / depth
+    warped = cv2.remap(
+        view,
+        ((across + 1.0) * ((width - 1) / 2.0)).astype(np.float32),
+        ((along + 1.0) * ((height - 1) / 2.0)).astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     return np.asarray(warped, np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return row and column of every pixel, from -1 to 1."""
+    rows = np.linspace(-1.0, 1.0, height, dtype=np.float32)
+    columns = np.linspace(-1.0, 1.0, width, dtype=np.float32)
+    return np.repeat(rows[:, None], width, 1), np.repeat(columns[None, :], height, 0)
+
+
+def _restroke(view: Image, rng: np.random.Generator) -> Image:
+    """Make dark strokes bolder or thinner, as another typeface has them."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    change = cv2.erode if rng.random() < 0.5 else cv2.dilate
+    share = rng.uniform(0.3, 1.0)
+    return np.asarray(
+        cv2.addWeighted(change(view, kernel), share, view, 1.0 - share, 0.0), np.uint8
+    )
 
 
 def _relight(view: Image, rng: np.random.Generator, strength: float) -> Image:
     """Change exposure, contrast, gamma and colour temperature with one table per channel."""
     levels = np.arange(256, dtype=np.float32) / 255.0
     curve = levels ** np.exp(rng.normal(0.0, 0.35 * strength))
-    gains = np.exp(rng.normal(0.0, 0.25 * strength) + rng.normal(0.0, 0.06 * strength, 3))
+    if rng.random() < 0.3 * strength:
+        # A third of the data is night-dark: show its signs in daylight too.
+        curve = curve * np.clip(rng.uniform(0.25, 0.6) / max(view.mean() / 255.0, 1e-3), 0.5, 6.0)
+    gains = np.exp(rng.normal(0.0, 0.25 * strength) + rng.normal(0.0, 0.1 * strength, 3))
     # Contrast turns about the picture's own brightness, so that dark pictures do not end up black.
     pivot = curve[int(view.mean())]
     table = (curve[:, None] - pivot) * gains[None, :] + pivot + rng.normal(0.0, 0.08 * strength)
@@ -94,6 +133,17 @@ def _blur(view: Image, rng: np.random.Generator) -> Image:
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1.0 / length
     return np.asarray(cv2.filter2D(view, -1, kernel if rng.random() < 0.5 else kernel.T), np.uint8)
+
+
+def _sharpen(view: Image, rng: np.random.Generator) -> Image:
+    soft = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.6, 1.5))
+    amount = rng.uniform(0.3, 1.5)
+    return np.asarray(cv2.addWeighted(view, 1.0 + amount, soft, -amount, 0.0), np.uint8)
+
+
+def _speckle(view: Image, rng: np.random.Generator) -> Image:
+    noise = rng.standard_normal(view.shape, np.float32) * np.float32(rng.uniform(1.0, 14.0))
+    return np.asarray(np.clip(view + noise, 0, 255), np.uint8)
 
 
 def _coarsen(view: Image, rng: np.random.Generator) -> Image:

@@ -129,7 +129,7 @@ class SymmetricMobileNetV2(nn.Module):
         Args:
             pixels: Values 0 to 255, float or uint8, shape (n, 3, height, width).
         """
-        scale = torch.tensor(1.0 / PIXEL_SPREAD)
+        scale = torch.full((), 1.0 / PIXEL_SPREAD, device=pixels.device)
         x = self.stem((pixels.float() - PIXEL_CENTRE) * scale, scale, self.stages[0].trunk)
         for index, stage in enumerate(self.stages):
             if index > 0:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F  # noqa: N812  (the field's name)
+from torch.utils.data import DataLoader, Dataset
 
 from qpde_perception.frames import InputSpec
 from qpde_perception.learning.augmentation import augment
@@ -28,7 +30,6 @@ from qpde_perception.learning.signs import prepared_pixels
 from qpde_perception.learning.symmetric import PositiveBatchNorm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -103,7 +104,14 @@ class Watcher(Protocol):
 
 
 def train(
-    config: TrainingConfig, signs: SignSet, spec: InputSpec, folder: Path, watcher: Watcher
+    config: TrainingConfig,
+    signs: SignSet,
+    spec: InputSpec,
+    folder: Path,
+    watcher: Watcher,
+    *,
+    device: str = "cpu",
+    workers: int = 1,
 ) -> SymmetricMobileNetV2:
     """Train a network, or go on where an interrupted run stopped.
 
@@ -114,14 +122,20 @@ def train(
         folder: Gets a checkpoint after every epoch, `metrics.jsonl`, and in the end
             `weights.safetensors` and `training.json`.
         watcher: Told of batches and epochs.
+        device: Where to compute: `cpu` or `cuda`.
+        workers: Processes that prepare batches; their number does not change what is learned.
 
     Returns:
-        The trained network, on its grid.
+        The trained network, on its grid, on the CPU.
 
     Raises:
         LearningError: If the folder holds a run with another recipe or a damaged checkpoint, there
-            are fewer images than one batch, or the loss is no longer a number.
+            are fewer images than one batch, the device is missing, or the loss is no longer a
+            number.
     """
+    if device != "cpu" and not torch.cuda.is_available():
+        msg = f"no device {device!r} on this machine; use cpu"
+        raise LearningError(msg)
     pupils, watched = signs.split("train"), signs.split("val")
     if len(pupils) < config.batch:
         msg = f"{len(pupils)} images to learn from are fewer than one batch of {config.batch}"
@@ -129,17 +143,18 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     network = build_network(config.network)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     first = _resume(folder, config, network, optimizer)
     pictures = prepared_pixels(watched, spec)
     for epoch in range(first, config.epochs):
         quantized = epoch >= config.float_epochs
         if epoch == config.float_epochs:
-            _start_quantization(network, pupils, spec, config)
+            _start_quantization(network, _batches(pupils, spec, config, config.epochs, workers))
         set_active(network, active=quantized)
         _freeze(network, frozen=epoch >= config.first_frozen)
-        loss = _train_epoch(network, optimizer, pupils, spec, config, epoch=epoch, watcher=watcher)
+        batches = _batches(pupils, spec, config, epoch, workers)
+        loss = _train_epoch(network, optimizer, batches, config, epoch=epoch, watcher=watcher)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
             "epoch": epoch + 1,
@@ -153,7 +168,7 @@ def train(
         _save_checkpoint(folder, config, network, optimizer, epoch + 1)
         watcher.epoch(metrics)
     set_active(network, active=True)
-    network.eval()
+    network.eval().cpu()
     _save_result(folder, config, network, signs.names, spec)
     return network
 
@@ -207,8 +222,9 @@ def predict(
 ) -> NDArray[np.float32]:
     """Return logits, float32, shape (n, classes), of pixels uint8 (n, height, width, 3)."""
     network.eval()
+    device = _device_of(network)
     parts = [
-        network(_as_tensor(pixels[start : start + batch])).numpy()
+        network(_as_tensor(pixels[start : start + batch]).to(device)).cpu().numpy()
         for start in range(0, len(pixels), batch)
     ]
     return np.concatenate(parts)
@@ -219,60 +235,77 @@ def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
 
 
+class _Steps(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The augmented batches of one epoch; what a batch holds depends on nothing but its number."""
+
+    def __init__(self, signs: SignSet, spec: InputSpec, config: TrainingConfig, epoch: int) -> None:
+        self._signs, self._spec, self._config, self._epoch = signs, spec, config, epoch
+        self._labels = signs.labels
+        self._order = np.random.default_rng([config.seed, epoch]).permutation(len(signs))
+        self._strength = config.frozen_strength if epoch >= config.first_frozen else 1.0
+
+    def __len__(self) -> int:
+        return len(self._order) // self._config.batch
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = self._config.batch
+        rng = np.random.default_rng([self._config.seed, self._epoch, step])
+        chosen = self._order[step * batch : (step + 1) * batch]
+        views = [augment(self._signs.image(i), self._spec, rng, self._strength) for i in chosen]
+        pixels = np.stack(views)[..., ::-1]
+        return _as_tensor(pixels), torch.from_numpy(self._labels[chosen])
+
+
 def _batches(
-    signs: SignSet, spec: InputSpec, config: TrainingConfig, epoch: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield augmented batches, the next ones prepared while one is learned from."""
-    order = np.random.default_rng([config.seed, epoch]).permutation(len(signs))
-    labels = signs.labels
-    count = len(order) // config.batch
-    strength = config.frozen_strength if epoch >= config.first_frozen else 1.0
+    signs: SignSet, spec: InputSpec, config: TrainingConfig, epoch: int, workers: int
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+    steps = _Steps(signs, spec, config, epoch)
+    return DataLoader(steps, batch_size=None, num_workers=workers, worker_init_fn=_single_thread)
 
-    def make(step: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        rng = np.random.default_rng([config.seed, epoch, step])
-        chosen = order[step * config.batch : (step + 1) * config.batch]
-        views = np.stack([augment(signs.image(i), spec, rng, strength) for i in chosen])
-        return views[..., ::-1], labels[chosen]
 
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(make, step) for step in range(min(3, count))]
-        for step in range(count):
-            pixels, targets = waiting.pop(0).result()
-            if step + 3 < count:
-                waiting.append(pool.submit(make, step + 3))
-            yield _as_tensor(pixels), torch.from_numpy(targets)
+def _single_thread(_worker: int) -> None:
+    # The threads of a pool do not survive the fork that makes a worker.
+    cv2.setNumThreads(0)
 
 
 def _train_epoch(
     network: SymmetricMobileNetV2,
     optimizer: torch.optim.Optimizer,
-    signs: SignSet,
-    spec: InputSpec,
+    batches: DataLoader[tuple[torch.Tensor, torch.Tensor]],
     config: TrainingConfig,
     *,
     epoch: int,
     watcher: Watcher,
 ) -> float:
     network.train()
+    device = _device_of(network)
     quantized = epoch >= config.float_epochs
     run = torch.compile(network) if quantized and config.compiled else network
-    total = len(signs) // config.batch
+    total = len(batches)
     losses = []
-    for step, (pixels, targets) in enumerate(_batches(signs, spec, config, epoch)):
+    for step, (pixels, targets) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * _learning_rate(config, epoch + step / total)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16 and not quantized):
-            logits = run(pixels)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
-        if not torch.isfinite(loss):
-            msg = f"the loss became {loss.item()} in epoch {epoch + 1}; lower the learning rate"
-            raise LearningError(msg)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16 and not quantized):
+            logits = run(pixels.to(device, non_blocking=True))
+        loss = F.cross_entropy(
+            logits.float(), targets.to(device), label_smoothing=config.label_smoothing
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())
         watcher.batch(epoch + 1, step + 1, total)
-    return float(np.mean(losses))
+    # Looked at once an epoch: a look makes an accelerator wait.
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        msg = f"the loss became {mean} in epoch {epoch + 1}; lower the learning rate"
+        raise LearningError(msg)
+    return mean
+
+
+def _device_of(network: torch.nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 def _learning_rate(config: TrainingConfig, epoch: float) -> float:
@@ -303,17 +336,16 @@ def _optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.
 
 @torch.no_grad()
 def _start_quantization(
-    network: SymmetricMobileNetV2, signs: SignSet, spec: InputSpec, config: TrainingConfig
+    network: SymmetricMobileNetV2, batches: DataLoader[tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
     """Set every activation's clipping from what the float network shows."""
     quantizers = [m for m in network.modules() if isinstance(m, ActivationQuantizer)]
     for quantizer in quantizers:
         quantizer.observe()
     network.eval()
-    for index, (pixels, _) in enumerate(_batches(signs, spec, config, config.epochs)):
-        network(pixels)
-        if index + 1 == CALIBRATION_BATCHES:
-            break
+    device = _device_of(network)
+    for pixels, _ in islice(batches, CALIBRATION_BATCHES):
+        network(pixels.to(device))
     for quantizer in quantizers:
         quantizer.calibrate()
     for part in network.modules():
@@ -356,7 +388,7 @@ def _resume(
         (folder / METRICS).unlink(missing_ok=True)
         return 0
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["config"] == asdict(config):
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
