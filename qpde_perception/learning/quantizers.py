@@ -64,10 +64,11 @@ class WeightQuantizer(nn.Module):
         """Largest integer of the grid; the smallest is its negative."""
         return int(2 ** (self.bits - 1) - 1)
 
-    def codes(self, weight: Tensor) -> Tensor:
-        """Return the integers as floats, rounded straight through."""
+    def codes(self, weight: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return the integers as floats, rounded straight through; `scale` is the quantizer's."""
         normalised = (weight - weight.mean()) / weight.std()
-        return round_straight_through((normalised / self.scale).clamp(-self.q_max, self.q_max))
+        steps = normalised / (self.scale if scale is None else scale)
+        return round_straight_through(steps.clamp(-self.q_max, self.q_max))
 
     @property
     def scale(self) -> Tensor:
@@ -78,7 +79,8 @@ class WeightQuantizer(nn.Module):
         """Return the weights that the convolution uses, of the shape of `weight`."""
         if not self.active:
             return (weight - weight.mean()) / weight.std()
-        return self.codes(weight) * self.scale
+        scale = self.scale
+        return self.codes(weight, scale) * scale
 
 
 class ActivationQuantizer(nn.Module):
@@ -124,15 +126,14 @@ class ActivationQuantizer(nn.Module):
             self.alpha.data.fill_(float(torch.stack(self._observed).max()))
         self._observed = None
 
-    def codes(self, x: Tensor) -> Tensor:
-        """Return the integers as floats, rounded straight through."""
-        return round_straight_through((x / self.scale).clamp(self.q_min, self.q_max))
-
     def forward(self, x: Tensor) -> Tensor:
         """Return values on the grid, of the shape of `x`."""
         if self._observed is not None:
             self._observed.append(_range_of(x.detach()))
-        return self.codes(x) * self.scale if self.active else x
+        if not self.active:
+            return x
+        scale = self.scale
+        return round_straight_through((x / scale).clamp(self.q_min, self.q_max)) * scale
 
 
 def _range_of(x: Tensor) -> Tensor:

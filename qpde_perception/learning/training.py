@@ -9,16 +9,13 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F  # noqa: N812  (the field's name)
-from torch.utils.data import DataLoader, Dataset
 
 from qpde_perception.frames import InputSpec
-from qpde_perception.learning.augmentation import augment
+from qpde_perception.learning.batches import BatchFeeder, BatchSource
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import (
     NetworkConfig,
@@ -27,6 +24,7 @@ from qpde_perception.learning.networks import (
 )
 from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer, set_active
 from qpde_perception.learning.signs import prepared_pixels
+from qpde_perception.learning.stepping import EagerStep, GraphedStep
 from qpde_perception.learning.symmetric import PositiveBatchNorm
 
 if TYPE_CHECKING:
@@ -83,6 +81,10 @@ class TrainingConfig:
     def epochs(self) -> int:
         """Epochs in all."""
         return self.float_epochs + self.quantized_epochs
+
+    def strength(self, epoch: int) -> float:
+        """Strength of the augmentation in an epoch."""
+        return self.frozen_strength if epoch >= self.first_frozen else 1.0
 
     @property
     def first_frozen(self) -> int:
@@ -141,6 +143,23 @@ def train(
         msg = f"{len(pupils)} images to learn from are fewer than one batch of {config.batch}"
         raise LearningError(msg)
     folder.mkdir(parents=True, exist_ok=True)
+    source = BatchSource(pupils, spec, config.batch, config.seed)
+    with BatchFeeder(source, workers) as feeder:
+        network = _train(config, feeder, watched, spec, folder, watcher=watcher, device=device)
+    _save_result(folder, config, network, signs.names, spec)
+    return network
+
+
+def _train(
+    config: TrainingConfig,
+    feeder: BatchFeeder,
+    watched: SignSet,
+    spec: InputSpec,
+    folder: Path,
+    *,
+    watcher: Watcher,
+    device: str,
+) -> SymmetricMobileNetV2:
     torch.manual_seed(config.seed)
     network = build_network(config.network)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -150,11 +169,10 @@ def train(
     for epoch in range(first, config.epochs):
         quantized = epoch >= config.float_epochs
         if epoch == config.float_epochs:
-            _start_quantization(network, _batches(pupils, spec, config, config.epochs, workers))
+            _start_quantization(network, feeder, config)
         set_active(network, active=quantized)
         _freeze(network, frozen=epoch >= config.first_frozen)
-        batches = _batches(pupils, spec, config, epoch, workers)
-        loss = _train_epoch(network, optimizer, batches, config, epoch=epoch, watcher=watcher)
+        loss = _train_epoch(network, optimizer, feeder, config, epoch=epoch, watcher=watcher)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
             "epoch": epoch + 1,
@@ -168,9 +186,7 @@ def train(
         _save_checkpoint(folder, config, network, optimizer, epoch + 1)
         watcher.epoch(metrics)
     set_active(network, active=True)
-    network.eval().cpu()
-    _save_result(folder, config, network, signs.names, spec)
-    return network
+    return network.eval().cpu()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,43 +251,10 @@ def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
 
 
-class _Steps(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The augmented batches of one epoch; what a batch holds depends on nothing but its number."""
-
-    def __init__(self, signs: SignSet, spec: InputSpec, config: TrainingConfig, epoch: int) -> None:
-        self._signs, self._spec, self._config, self._epoch = signs, spec, config, epoch
-        self._labels = signs.labels
-        self._order = np.random.default_rng([config.seed, epoch]).permutation(len(signs))
-        self._strength = config.frozen_strength if epoch >= config.first_frozen else 1.0
-
-    def __len__(self) -> int:
-        return len(self._order) // self._config.batch
-
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = self._config.batch
-        rng = np.random.default_rng([self._config.seed, self._epoch, step])
-        chosen = self._order[step * batch : (step + 1) * batch]
-        views = [augment(self._signs.image(i), self._spec, rng, self._strength) for i in chosen]
-        pixels = np.stack(views)[..., ::-1]
-        return _as_tensor(pixels), torch.from_numpy(self._labels[chosen])
-
-
-def _batches(
-    signs: SignSet, spec: InputSpec, config: TrainingConfig, epoch: int, workers: int
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    steps = _Steps(signs, spec, config, epoch)
-    return DataLoader(steps, batch_size=None, num_workers=workers, worker_init_fn=_single_thread)
-
-
-def _single_thread(_worker: int) -> None:
-    # The threads of a pool do not survive the fork that makes a worker.
-    cv2.setNumThreads(0)
-
-
 def _train_epoch(
     network: SymmetricMobileNetV2,
     optimizer: torch.optim.Optimizer,
-    batches: DataLoader[tuple[torch.Tensor, torch.Tensor]],
+    feeder: BatchFeeder,
     config: TrainingConfig,
     *,
     epoch: int,
@@ -281,21 +264,23 @@ def _train_epoch(
     device = _device_of(network)
     quantized = epoch >= config.float_epochs
     run = torch.compile(network) if quantized and config.compiled else network
-    total = len(batches)
+    eager = EagerStep(
+        network,
+        run,
+        smoothing=config.label_smoothing,
+        half=config.bfloat16 and not quantized,
+    )
+    step: EagerStep | GraphedStep | None = eager if device.type == "cpu" else None
+    total = len(feeder)
     losses = []
-    for step, (pixels, targets) in enumerate(batches):
+    for index, (views, classes) in enumerate(feeder.epoch(epoch, config.strength(epoch))):
+        pixels, targets = _as_tensor(views).to(device), torch.from_numpy(classes).to(device)
+        step = step or GraphedStep(eager, pixels, targets)
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * _learning_rate(config, epoch + step / total)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16 and not quantized):
-            logits = run(pixels.to(device, non_blocking=True))
-        loss = F.cross_entropy(
-            logits.float(), targets.to(device), label_smoothing=config.label_smoothing
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            group["lr"] = group["share"] * _learning_rate(config, epoch + index / total)
+        losses.append(step(pixels, targets))
         optimizer.step()
-        losses.append(loss.detach())
-        watcher.batch(epoch + 1, step + 1, total)
+        watcher.batch(epoch + 1, index + 1, total)
     # Looked at once an epoch: a look makes an accelerator wait.
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):
@@ -336,7 +321,7 @@ def _optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.
 
 @torch.no_grad()
 def _start_quantization(
-    network: SymmetricMobileNetV2, batches: DataLoader[tuple[torch.Tensor, torch.Tensor]]
+    network: SymmetricMobileNetV2, feeder: BatchFeeder, config: TrainingConfig
 ) -> None:
     """Set every activation's clipping from what the float network shows."""
     quantizers = [m for m in network.modules() if isinstance(m, ActivationQuantizer)]
@@ -344,8 +329,8 @@ def _start_quantization(
         quantizer.observe()
     network.eval()
     device = _device_of(network)
-    for pixels, _ in islice(batches, CALIBRATION_BATCHES):
-        network(pixels.to(device))
+    for pixels, _ in islice(feeder.epoch(config.epochs, 1.0), CALIBRATION_BATCHES):
+        network(_as_tensor(pixels).to(device))
     for quantizer in quantizers:
         quantizer.calibrate()
     for part in network.modules():

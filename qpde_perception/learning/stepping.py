@@ -1,0 +1,80 @@
+"""One step of training: as PyTorch runs it, or replayed as a CUDA graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F  # noqa: N812  (the field's name)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+WARM_UP = 3
+"""Steps before a capture: libraries choose and allocate what they need."""
+
+
+class EagerStep:
+    """Computes loss and gradients, operation by operation."""
+
+    def __init__(
+        self, network: nn.Module, run: Callable[[Tensor], Tensor], *, smoothing: float, half: bool
+    ) -> None:
+        """Prepare.
+
+        Args:
+            network: Whose gradients are wanted.
+            run: The network, or its compiled form.
+            smoothing: Probability mass spread over the other classes.
+            half: Compute in bfloat16 where that is safe.
+        """
+        self.network, self._run = network, run
+        self._smoothing, self._half = smoothing, half
+
+    def __call__(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch, and leave its gradients in the parameters."""
+        for parameter in self.network.parameters():
+            parameter.grad = None
+        kind = pixels.device.type
+        # A graph must hold the conversion of the weights, so they are not cached across steps.
+        with torch.autocast(kind, torch.bfloat16, enabled=self._half, cache_enabled=kind == "cpu"):
+            logits = self._run(pixels)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self._smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+class GraphedStep:
+    """Replays one recorded step: a small network's thousands of kernels without their launches."""
+
+    def __init__(self, step: EagerStep, pixels: Tensor, targets: Tensor) -> None:
+        """Record.
+
+        Args:
+            step: What is recorded; the network must be on a CUDA device and stay in its mode.
+            pixels: A first batch; all later ones have its shape and type.
+            targets: Its classes.
+        """
+        self._pixels, self._targets = pixels.clone(), targets.clone()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                step(self._pixels, self._targets)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = step(self._pixels, self._targets)
+        # The graph writes its gradients into these; an optimizer may not let go of them.
+        self._gradients = [(p, p.grad) for p in step.network.parameters()]
+
+    def __call__(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch, and leave its gradients in the parameters."""
+        self._pixels.copy_(pixels, non_blocking=True)
+        self._targets.copy_(targets, non_blocking=True)
+        self._graph.replay()
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+        return self._loss.clone()
