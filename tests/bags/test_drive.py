@@ -27,7 +27,11 @@ FORMATS = {
     "mcapfolder-file": "rosbag2/mcap",
     "mcapfolder-message": "rosbag2/mcap",
     "mcapfolder-storage": "rosbag2/mcap",
+    "sqlite3-file_lz4": "rosbag2/sqlite3",
+    "sqlite3-message_lz4": "rosbag2/sqlite3",
+    "mcapfolder-file_lz4": "rosbag2/mcap",
     "mcap": "mcap",
+    "mcap-lz4": "mcap",
     "mcap-zstd": "mcap",
 }
 TOPICS = ("/a/image", "/b/image")
