@@ -184,6 +184,14 @@ def test_samples_are_spread_over_the_drive_and_limited():
     assert stamps == [0, 13, 25, 38, 50, 63, 75, 88]
 
 
+def test_a_frame_that_shows_its_damage_only_when_drawn_costs_a_sample_and_not_the_report():
+    samples = SampleFrames(expected=2)
+    broken = CameraFrame(0, "front", "jpeg", 0, 0, 0, memoryview(b"\xff\xd8\xff"))
+    samples.offer(broken, perception(0, region(0)), "broken")
+    samples.offer(frame(), perception(1, region(0)), "whole")
+    assert [sample.caption for sample in samples.samples] == ["whole: stop 97%"]
+
+
 def test_samples_are_frames_that_show_something():
     samples = SampleFrames(expected=10)
     for stamp in range(10):
