@@ -115,7 +115,9 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
             Path(name).name for name in _LISTED.findall(metadata.read_text("utf-8", "replace"))
         ]
     # metadata.yaml is written last: a killed recorder's folder has none.
-    names = listed or sorted(each.name for each in path.iterdir() if each.name.endswith(_STORAGE))
+    names = listed or sorted(
+        each.name for each in path.iterdir() if each.name.endswith(_STORAGE) and each.is_file()
+    )
     if not names:
         inside = sorted(each.name for each in path.glob("*.bag"))
         advice = f"name one of its files: {', '.join(inside)}" if inside else f"expected {_KNOWN}"

@@ -118,6 +118,12 @@ def test_missing_topic_is_refused_with_the_topics_that_exist(tmp_path, record, s
         drive.messages(["/c"])
 
 
+def test_folder_that_is_named_like_a_recording_is_none(tmp_path):
+    (tmp_path / "drive.mcap").mkdir()
+    with pytest.raises(BagError, match="is a folder without a rosbag2 recording"):
+        open_drive(tmp_path)
+
+
 def test_missing_path_is_refused(tmp_path):
     with pytest.raises(BagError, match="does not exist"):
         open_drive(tmp_path / "drive.mcap")

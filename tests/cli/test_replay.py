@@ -142,8 +142,19 @@ def test_diagnostics_come_once_a_second_and_end_near_the_truth(replayed):
 def test_the_same_drive_gives_the_same_bytes(replayed, sample, qpde, tmp_path):
     out, _ = replayed
     assert qpde("replay", sample, "--out", tmp_path / "again").code == 0
-    again = tmp_path / "again" / "results.jsonl"
-    assert again.read_bytes() == (out / "results.jsonl").read_bytes()
+    for name in ("results.jsonl", "perception.mcap"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_threads_of_the_engine_change_no_byte(engine, sample, qpde, tmp_path):
+    written = []
+    for threads in (1, 2):
+        options = ("--engine", engine, "--threads", threads, "--duration", "10", "--json")
+        call = qpde("replay", sample, *options, "--out", tmp_path)
+        assert call.document["engine"] == engine
+        written.append((tmp_path / "results.jsonl").read_bytes())
+    assert written[0] == written[1] != b""
 
 
 def test_start_and_duration_choose_a_part_of_the_drive(replayed, sample, qpde, tmp_path):
