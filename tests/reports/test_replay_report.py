@@ -80,7 +80,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags[tag] += 1
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "wbr"}:
             self.open.append(tag)
         self.sources += [value for name, value in attrs if name in {"src", "href"}]
 
@@ -144,6 +144,17 @@ def test_the_figures_of_the_summary_stand_in_the_report():
     shown = "".join(read(report.html(summary, samples.samples)).text)
     for figure in ("87.5%", "1 malformed", "100 /s", "1.00 ms", "40.0%", "1" * 64):
         assert figure in shown
+
+
+def test_a_long_topic_breaks_at_its_slashes():
+    html = ReplayReport(LABELS).html(SUMMARY, [])
+    assert "<small><wbr>/camera<wbr>/front<wbr>/image</small>" in html
+
+
+def test_several_cameras_are_counted_above_and_named_below():
+    html = ReplayReport(LABELS).html(replace(SUMMARY, cameras=("/left", "/right")), [])
+    assert "<small>of 2 cameras</small>" in html
+    assert "<dd>/left, /right</dd>" in html
 
 
 def test_a_replay_without_a_single_result_still_gives_a_report():
