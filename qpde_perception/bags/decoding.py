@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import zstandard
 from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.typesys import (
     Stores,
@@ -16,6 +15,7 @@ from rosbags.typesys import (
 
 from qpde_perception.bags.definitions import typestore
 from qpde_perception.bags.errors import BagError
+from qpde_perception.bags.packed import DAMAGED, compression_of, decompressor
 
 if TYPE_CHECKING:
     from rosbags.interfaces import MessageDefinition
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from qpde_perception.bags.parts import Channel, Stored
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _IDL_SEPARATOR = "=" * 80 + "\n"
 
 
@@ -35,12 +34,18 @@ def raw_bytes(stored: Stored) -> bytes:
         ValueError: If it cannot be unpacked.
     """
     # A CDR message begins with a zero byte, so the two cannot be mistaken for each other.
-    if stored.channel.encoding == "cdr" and stored.data.startswith(_ZSTD_MAGIC):
-        try:
-            return bytes(zstandard.ZstdDecompressor().decompressobj().decompress(stored.data))
-        except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from None
-    return stored.data
+    compression = compression_of(stored.data)
+    if stored.channel.encoding != "cdr" or compression is None:
+        return stored.data
+    unpacker = decompressor(compression)
+    try:
+        raw = bytes(unpacker.decompress(stored.data))
+    except DAMAGED as error:
+        raise ValueError(str(error)) from None
+    if not unpacker.eof:
+        msg = f"{compression}: cut off"
+        raise ValueError(msg)
+    return raw
 
 
 def decode_message(channel: Channel, raw: bytes) -> object:

@@ -80,7 +80,10 @@ def make_drive(
         msg = f"a rate of {rate_hz} Hz is none that a camera has; give 0.001 to 1000"
         raise BagError(msg)
     if out.exists() and not overwrite:
-        msg = f"{out} exists; name another file or allow it to be overwritten"
+        msg = f"{out} exists; name another file, or replace it with --overwrite"
+        raise BagError(msg)
+    if out.exists() and out.samefile(source):
+        msg = f"{out} is the source as well; name another file"
         raise BagError(msg)
     opened = open_source(source, parts)
     stamp_ns, in_clip, frames, clips = START_NS, 0, 0, 0

@@ -8,20 +8,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import zstandard
-
 from qpde_perception.bags import salvage_mcap, salvage_rosbag1, salvage_sqlite
 from qpde_perception.bags.errors import BagError
 from qpde_perception.bags.indexed import IndexedPart
+from qpde_perception.bags.packed import DAMAGED, compression_of, decompressor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qpde_perception.bags.parts import Part
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_STORAGE = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
-_LISTED = re.compile(r"^\s*-\s*['\"]?([^'\"\n]+?\.(?:mcap|db3)(?:\.zstd)?)['\"]?\s*$", re.MULTILINE)
+_STORAGE = tuple(
+    f"{kind}{packed}" for kind in (".mcap", ".db3") for packed in ("", ".zstd", ".lz4")
+)
+_LISTED = re.compile(
+    r"^\s*-\s*['\"]?([^'\"\n]+?\.(?:mcap|db3)(?:\.(?:zstd|lz4))?)['\"]?\s*$", re.MULTILINE
+)
 _PIECE = 1 << 20
 _KNOWN = "a rosbag1 file (.bag), a rosbag2 folder, an .mcap file or a .db3 file"
 
@@ -76,6 +78,16 @@ def open_recording(path: Path) -> Opened:
         raise
 
 
+def is_recording(path: Path) -> bool:
+    """Tell whether a file begins as a recording does.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    head = _head(path)
+    return any(head.startswith(kind.magic) for kind in _KINDS)
+
+
 def _open_folder(path: Path, stack: ExitStack) -> Opened:
     files, losses = _files(path)
     kinds: list[str] = []
@@ -103,7 +115,9 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
             Path(name).name for name in _LISTED.findall(metadata.read_text("utf-8", "replace"))
         ]
     # metadata.yaml is written last: a killed recorder's folder has none.
-    names = listed or sorted(each.name for each in path.iterdir() if each.name.endswith(_STORAGE))
+    names = listed or sorted(
+        each.name for each in path.iterdir() if each.name.endswith(_STORAGE) and each.is_file()
+    )
     if not names:
         inside = sorted(each.name for each in path.glob("*.bag"))
         advice = f"name one of its files: {', '.join(inside)}" if inside else f"expected {_KNOWN}"
@@ -122,15 +136,13 @@ def _open_file(path: Path, stack: ExitStack) -> tuple[str, Part]:
     if not path.exists():
         msg = f"{path} does not exist; expected {_KNOWN}"
         raise BagError(msg)
-    with path.open("rb") as stream:
-        head = stream.read(64)
+    head = _head(path)
     if not head:
         msg = f"{path} is empty; the recorder has written nothing"
         raise BagError(msg)
-    if head.startswith(_ZSTD_MAGIC):
-        path = _unpack(path, stack)
-        with path.open("rb") as stream:
-            head = stream.read(64)
+    if compression := compression_of(head):
+        path = _unpack(path, compression, stack)
+        head = _head(path)
     for kind in _KINDS:
         if head.startswith(kind.magic):
             return kind.name, _open_part(path, kind, stack)
@@ -154,15 +166,21 @@ def _open_part(path: Path, kind: _Kind, stack: ExitStack) -> Part:
     return part
 
 
-def _unpack(path: Path, stack: ExitStack) -> Path:
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(64)
+
+
+def _unpack(path: Path, compression: str, stack: ExitStack) -> Path:
     """Unpack a file that was compressed as a whole; of one that is cut off, what is there."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="qpde-"))
-    target = Path(folder, path.name.removesuffix(".zstd"))
-    unpacker = zstandard.ZstdDecompressor().decompressobj()
+    target = Path(folder, path.name.removesuffix(f".{compression}"))
+    unpacker = decompressor(compression)
     with path.open("rb") as packed, target.open("wb") as unpacked:
-        try:
-            while piece := packed.read(_PIECE):
-                unpacked.write(unpacker.decompress(piece))
-        except zstandard.ZstdError:
-            pass  # the file inside is then cut off, and says so itself
+        while piece := packed.read(_PIECE):
+            try:
+                part = unpacker.decompress(piece)
+            except DAMAGED:
+                break  # the file inside is then cut off, and says so itself
+            unpacked.write(part)
     return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.bags.errors import BagError
@@ -104,7 +105,7 @@ class ResultFiles:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whose errors name it.
+    """Write a file wholly or not at all; its errors name it.
 
     Raises:
         OSError: If it cannot be written.
@@ -112,6 +113,9 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
+        # Half a JSON object or half a page is worse than none.
+        with suppress(OSError):
+            path.unlink()
         raise _named(error, path) from None
 
 

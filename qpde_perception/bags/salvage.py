@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import bz2
 from collections import Counter
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import lz4.frame
-import zstandard
-
+from qpde_perception.bags.packed import COMPRESSIONS, decompressor
 from qpde_perception.bags.parts import Channel, Stored
 
 if TYPE_CHECKING:
@@ -163,18 +160,13 @@ def unpack_prefix(compression: str, data: bytes, limit: int) -> bytes:
         data: Compressed bytes, perhaps cut off.
         limit: Bytes after which to stop.
     """
-    makers: dict[str, Callable[[], Any]] = {
-        "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
-        "lz4": lz4.frame.LZ4FrameDecompressor,
-        "bz2": bz2.BZ2Decompressor,
-    }
-    if compression not in makers:
+    if compression not in COMPRESSIONS:
         return b""
-    decompressor = makers[compression]()
+    unpacker = decompressor(compression)
     unpacked = bytearray()
     try:
         for start in range(0, len(data), _PIECE):
-            unpacked += decompressor.decompress(data[start : start + _PIECE])
+            unpacked += unpacker.decompress(data[start : start + _PIECE])
             if len(unpacked) >= limit:
                 break
     except Exception:  # noqa: BLE001, S110  # each library has its own way to say damaged

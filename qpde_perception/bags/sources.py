@@ -14,6 +14,7 @@ import numpy as np
 
 from qpde_perception.bags.errors import BagError
 from qpde_perception.bags.messages import UNKNOWN_CLASS
+from qpde_perception.bags.opening import is_recording
 from qpde_perception.bags.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -84,7 +85,13 @@ def open_source(path: Path, parts: Collection[str] | None = None) -> Source:
     if parts is not None:
         msg = f"{path} has no parts to choose from; only a zip of bursts or tracks has"
         raise BagError(msg)
-    return _folder(path) if path.is_dir() else _video(path)
+    if path.is_dir():
+        return _folder(path)
+    # A video library finds JPEGs in recordings too, and takes them for a film without stamps.
+    if is_recording(path):
+        msg = f"{path} is a recorded drive already; see it with `qpde bag info`"
+        raise BagError(msg)
+    return _video(path)
 
 
 def choose_bursts(path: Path, each: int, *, shortest: int = 4) -> tuple[str, ...]:

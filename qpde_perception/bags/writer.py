@@ -47,7 +47,8 @@ class McapWriter:
         try:
             self._stream = path.open("wb")
         except OSError as error:
-            raise self._failure(error) from None
+            msg = f"{path} cannot be written: {error.strerror}; choose another place"
+            raise BagError(msg) from None
         compression = CompressionType.ZSTD if compress else CompressionType.NONE
         self._writer = Writer(self._stream, compression=compression)
         self._writer.start(profile="ros2", library="qpde_perception")

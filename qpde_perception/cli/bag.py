@@ -22,7 +22,9 @@ DrivePath = Annotated[
 Source = Annotated[
     Path,
     typer.Argument(
-        help="A folder of images, a video, or a zip with boxes.csv (bursts) or labels.csv (tracks)."
+        metavar="SOURCE",
+        help="A folder of images, a video, or a zip with boxes.csv (bursts) or labels.csv "
+        "(tracks).",
     ),
 ]
 Out = Annotated[Path, typer.Option(help="The .mcap file to write.")]
@@ -45,7 +47,10 @@ app = typer.Typer()
 
 @app.command()
 def info(drive: DrivePath, as_json: Json = False) -> None:
-    """Show the topics of a drive, and whether it can be read to its end."""
+    """Show what a drive holds, and whether all of it can be read.
+
+    Fails when something cannot; what is lost stands on stderr.
+    """
     with open_drive(drive) as opened:
         payload = drive_info(opened)
         losses = opened.losses
@@ -68,7 +73,10 @@ def make(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Make a drive from images, a video, or held-out signs; its stamps are invented."""
+    """Make a drive from images, a video, or held-out signs.
+
+    Nobody recorded when the pictures were taken: the stamps are invented, at the given rate.
+    """
     if part and bursts_each:
         msg = "--part and --bursts-each: both choose bursts; give one of them"
         raise CommandError(msg)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 GOLDEN_FRAMES = 16
 
-Run = Annotated[Path, typer.Argument(help="Folder of a finished training run.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished training run.")]
 Out = Annotated[Path, typer.Option(help="Folder of the bundle; its name is the model's.")]
 Golden = Annotated[
     Path, typer.Option(help="Drive with boxes and true classes: golden frames, and a first test.")

@@ -11,7 +11,9 @@ from rich.table import Table
 from qpde_perception.cli.frame import Json, emit, progress
 from qpde_perception.learning.signs import SPLITS, SignSet, load_signs, save_signs
 
-Source = Annotated[Path, typer.Argument(help="Folder with gtsrb.zip and classes.csv.")]
+Source = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="Folder with gtsrb.zip and classes.csv.")
+]
 Out = Annotated[Path, typer.Option(help="Folder for the prepared data.")]
 
 app = typer.Typer()
@@ -24,7 +26,7 @@ def command() -> None:
 
 @app.command()
 def prepare(source: Source, out: Out = Path("prepared/gtsrb"), as_json: Json = False) -> None:
-    """Decode the sign images once, and split them by track into train and val."""
+    """Decode the sign images once, and split them by track."""
     signs = read(source)
     save_signs(signs, out)
     splits = {name: _counts(signs.split(name)) for name in SPLITS}

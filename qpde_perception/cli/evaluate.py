@@ -37,7 +37,7 @@ EngineName = Annotated[
         "weights with unquantized activations."
     ),
 ]
-Plot = Annotated[Path | None, typer.Option(help="Write the confusion plot here (SVG).")]
+Plot = Annotated[Path, typer.Option(help="Where to leave the confusion plot (SVG).")]
 
 
 def command(
@@ -46,18 +46,17 @@ def command(
     model: Model = None,
     split: Split = "test-a",
     engine: EngineName = None,
-    plot: Plot = None,
+    plot: Plot = Path("confusion.svg"),
     as_json: Json = False,
 ) -> None:
-    """Measure the accuracy of a model on a split of the sign data."""
+    """Measure the accuracy of a model on a split of the sign data, and plot its confusions."""
     bundle = load_bundle(find_model(model))
     signs = read(data).split(split)
     server = executor(bundle, engine)
     pixels = prepared_pixels(signs, bundle.manifest.input)
     result = evaluate(run(server, pixels), signs.labels)
-    if plot is not None:
-        counts = {(int(t), int(p)): int(n) for (t, p), n in np.ndenumerate(result.confusion) if n}
-        plot.write_bytes(confusion_plot(Counter(counts), bundle.manifest.labels))
+    counts = {(int(t), int(p)): int(n) for (t, p), n in np.ndenumerate(result.confusion) if n}
+    plot.write_bytes(confusion_plot(Counter(counts), bundle.manifest.labels))
     payload: dict[str, Any] = {
         "model": bundle.manifest.name,
         "engine": server.name,
@@ -66,6 +65,7 @@ def command(
         "top1": result.top1,
         "per_class": list(result.per_class),
         "parameters": bundle.manifest.parameters,
+        "plot": str(plot),
     }
     emit(as_json, payload, lambda: _table(payload, result, bundle.manifest.labels))
 
@@ -88,6 +88,7 @@ def run(engine: Engine, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _table(payload: dict[str, Any], result: Evaluation, labels: tuple[str, ...]) -> Table:
     table = Table("class", "images", "top-1", "taken for, most often")
+    table.caption = f"confusion plot: {payload['plot']}"
     table.title = (
         f"{payload['model']} on {payload['split']} ({payload['engine']}): "
         f"{result.top1:.2%} of {result.images} images"

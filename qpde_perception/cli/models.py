@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Name = Annotated[str, typer.Argument(help="A model's name, or the folder of a bundle.")]
+Name = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's name, or the folder of a bundle.")
+]
 Names = Annotated[
-    list[str] | None, typer.Argument(help="Models to verify; all that ship when left out.")
+    list[str] | None,
+    typer.Argument(metavar="MODEL", help="Models to verify; all that are found when left out."),
 ]
 
 app = typer.Typer()
@@ -24,10 +27,16 @@ app = typer.Typer()
 
 @app.callback(invoke_without_command=True)
 def command(context: typer.Context, as_json: Json = False) -> None:
-    """List the models that ship."""
+    """List, show and verify the models; without a command, list them."""
     if context.invoked_subcommand is None:
-        entries = [_entry(path) for path in list_models()]
-        emit(as_json, {"models": entries}, lambda: _table(entries))
+        list_all(as_json=as_json)
+
+
+@app.command("list")
+def list_all(as_json: Json = False) -> None:
+    """List the models that are found by name."""
+    entries = [_entry(path) for path in list_models()]
+    emit(as_json, {"models": entries}, lambda: _table(entries))
 
 
 @app.command()
@@ -40,7 +49,10 @@ def show(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def verify(names: Names = None, as_json: Json = False) -> None:
-    """Verify the hash of every file of a model; fails when one is changed or missing."""
+    """Verify the hash of every file of a model.
+
+    Fails when one is changed or missing.
+    """
     paths = [find_model(name) for name in names] if names else list_models()
     entries = [_entry(path) for path in paths]
     emit(as_json, {"models": entries}, lambda: _table(entries))

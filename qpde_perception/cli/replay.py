@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from qpde_perception.bags import open_drive
+from qpde_perception.bags import BagError, open_drive
 from qpde_perception.bags.cameras import Camera, cameras_of
 from qpde_perception.bags.overlay import PerceptionBag
 from qpde_perception.bags.replay import Dropped, Published, Truth, replay
@@ -26,6 +26,7 @@ from qpde_perception.engines import Engine, open_engine
 from qpde_perception.monitoring import Accounting, LatencyRecorder
 from qpde_perception.perception import Classifier, ExponentialFilter, NoFilter, TemporalFilter
 from qpde_perception.reports import ReplayReport, SampleFrames, Summary
+from qpde_perception.reports.accuracy import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +95,12 @@ def command(
         raise CommandError(msg)
     bundle = load_bundle(find_model(model))
     with open_drive(drive) as opened:
-        cameras = cameras_of(opened.topics, camera or (), regions=regions)
+        try:
+            cameras = cameras_of(opened.topics, camera or (), regions=regions)
+        except BagError:
+            for loss in opened.losses:
+                warn(loss)
+            raise
         job = _Job(
             drive=opened,
             cameras=cameras,
@@ -103,12 +109,13 @@ def command(
             filter_name=filter_name,
             out=out,
         )
-        try:
-            claim_folder(out)
-            job.run(start, duration)
-        finally:
-            job.engine.close()
-        summary = job.finish(str(drive))
+        with _interruptible() as wish:
+            try:
+                claim_folder(out)
+                job.run(start, duration, wish)
+            finally:
+                job.engine.close()
+            summary = job.finish(str(drive))
     _warn(summary, job)
     emit(as_json, summary.document(), lambda: _table(summary, out))
     if summary.interrupted:
@@ -143,8 +150,8 @@ class _Job:
         self.report = ReplayReport(self.bundle.manifest.labels)
         self.samples = SampleFrames(self.frames)
 
-    def run(self, start_s: float, duration_s: float | None) -> None:
-        """Replay the drive into the folder, until its end or Ctrl-C."""
+    def run(self, start_s: float, duration_s: float | None, wish: _Wish) -> None:
+        """Replay the drive into the folder, until its end or the wish to stop."""
         labels = self.bundle.manifest.labels
         classifiers = {
             camera: Classifier(self.bundle, self.engine, self._filter()) for camera in self.cameras
@@ -152,7 +159,6 @@ class _Job:
         whole = start_s == 0.0 and duration_s is None
         started = time.perf_counter()
         with (
-            _interruptible() as wish,
             ResultFiles(self.out) as files,
             PerceptionBag(self.out / "perception.mcap", labels, self.accounting) as bag,
             progress() as bar,
@@ -205,7 +211,8 @@ class _Job:
 
     def _take_truth(self, truth: Truth) -> None:
         boxes = [tuple(box) for box in truth.labels.regions.boxes.tolist()]
-        classes = truth.labels.class_indices
+        known = range(len(self.bundle.manifest.labels))
+        classes = [index if index in known else UNKNOWN for index in truth.labels.class_indices]
         self.report.score.add_truth(truth.camera.topic, truth.stamp_ns, boxes, classes)
 
     def _summary(self, drive: str) -> Summary:
@@ -274,6 +281,8 @@ def _warn(summary: Summary, job: _Job) -> None:
     more = sum(summary.dropped.values()) - len(job.faults)
     if more > 0:
         warn(f"dropped: {more} more, listed in dropped.jsonl")
+    if not summary.received and not summary.interrupted:
+        warn(f"no frame of {', '.join(summary.cameras)} lies in the part that was replayed")
     if summary.published and not summary.objects:
         topics = ", ".join(str(camera.regions_topic) for camera in job.cameras)
         warn(f"no frame has regions: no boxes on {topics} have the stamp of an image")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from qpde_perception.frames.compressed import decode_jpeg, decode_png, jpeg_size, png_size
 from qpde_perception.frames.errors import FrameError
-from qpde_perception.frames.raw import decode_raw
+from qpde_perception.frames.frame import COMPRESSED_ENCODINGS
+from qpde_perception.frames.raw import RAW_ENCODINGS, decode_raw
 
 if TYPE_CHECKING:
     from qpde_perception.frames.frame import CameraFrame
@@ -21,8 +22,14 @@ def frame_size(frame: CameraFrame) -> tuple[int, int]:
     """Return (height, width) of a frame in pixels without decoding it.
 
     Raises:
-        FrameError: If the size is zero, absurd, or not what the compressed stream says.
+        FrameError: If the encoding is unknown, or the size is zero, absurd, or not what the
+            compressed stream says.
     """
+    # First: the size of a compressed frame of unknown encoding is unknown as well.
+    if not frame.is_compressed and frame.encoding not in RAW_ENCODINGS:
+        known = ", ".join((*RAW_ENCODINGS, *COMPRESSED_ENCODINGS))
+        msg = f"encoding {frame.encoding!r} is unknown; known are {known}"
+        raise FrameError(msg)
     height, width = frame.height, frame.width
     if frame.is_compressed:
         height, width = (jpeg_size if frame.encoding == "jpeg" else png_size)(frame.data)

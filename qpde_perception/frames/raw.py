@@ -51,10 +51,10 @@ def decode_raw(frame: CameraFrame) -> Picture:
     have half as many rows again. Bayer patterns are interpolated bilinearly.
 
     Args:
-        frame: The frame; the last row may lack its padding.
+        frame: A frame of one of `RAW_ENCODINGS`; the last row may lack its padding.
 
     Raises:
-        FrameError: If the encoding is unknown or the size, step and data contradict each other.
+        FrameError: If the size, step and data contradict each other.
     """
     encoding = frame.encoding
     if encoding in _INTERLEAVED:
@@ -75,14 +75,11 @@ def decode_raw(frame: CameraFrame) -> Picture:
         luma, chroma = planes[: frame.height], planes[frame.height :]
         pairs = chroma.reshape(frame.height // 2, frame.width // 2, 2)
         return _picture(frame, cv2.cvtColorTwoPlane(luma, pairs, _YUV_420[encoding]), "bgr")
-    if encoding in _BAYER:
-        if min(frame.height, frame.width) < 3:
-            msg = f"{encoding} of {frame.width}x{frame.height}: a Bayer frame needs 3x3 pixels"
-            raise FrameError(msg)
-        mosaic = _rows(frame, (frame.height, frame.width))
-        return _picture(frame, cv2.cvtColor(mosaic, _BAYER[encoding]), "bgr")
-    msg = f"encoding {encoding!r} is unknown; known are {', '.join(RAW_ENCODINGS)}, jpeg, png"
-    raise FrameError(msg)
+    if min(frame.height, frame.width) < 3:
+        msg = f"{encoding} of {frame.width}x{frame.height}: a Bayer frame needs 3x3 pixels"
+        raise FrameError(msg)
+    mosaic = _rows(frame, (frame.height, frame.width))
+    return _picture(frame, cv2.cvtColor(mosaic, _BAYER[encoding]), "bgr")
 
 
 def _rows(frame: CameraFrame, shape: tuple[int, ...]) -> NDArray[np.uint8]:

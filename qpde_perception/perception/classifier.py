@@ -44,23 +44,21 @@ class Classifier:
 
         Args:
             frame: The frame.
-            regions: The boxes that a detector found; where it found none, nothing is decoded.
+            regions: The boxes that a detector found; where it found none, the frame is decoded all
+                the same, since a camera that sends damaged frames must be noticed.
 
         Raises:
             FrameError: If the frame cannot be decoded.
             EngineError: If the engine fails or returns something else than finite logits.
         """
         watch = _StopWatch()
-        if regions is not None and len(regions) == 0:
-            nothing = np.empty((0, len(self._labels)))
-            self._filter.update(frame.stamp_ns, (), (), nothing)
-            return Perception(frame.stamp_ns, frame.frame_id, (), watch.stages_ms())
         picture = decode(frame, minimum=minimum_size(frame_size(frame), regions, self._spec))
         watch.lap("decode")
         prepared = prepare(picture, regions, self._spec)
         watch.lap("prepare")
         logits = self._infer(prepared.batch)
-        watch.lap("infer")
+        if len(prepared.batch):
+            watch.lap("infer")
         items = self._postprocess(frame.stamp_ns, prepared, logits)
         watch.lap("postprocess")
         return Perception(

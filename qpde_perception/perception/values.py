@@ -38,7 +38,7 @@ class Perception:
         frame_id: Coordinate frame of the camera.
         regions: One result per usable region, in the detector's order.
         stages_ms: Milliseconds by a monotonic clock: `total`, and `decode`, `prepare`, `infer` and
-            `postprocess` as far as they ran; a frame without regions needs none of them.
+            `postprocess`; a frame without a usable region has no `infer`.
         rejected: Indexes of the detector's regions that had no part in the frame.
     """
 

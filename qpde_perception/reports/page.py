@@ -67,10 +67,15 @@ def tiles(shown: Sequence[tuple[str, str, str]]) -> str:
     """Return the figures that matter most, each as (name, value, remark)."""
     inner = "".join(
         f'<div class="tile"><small>{escape(name)}</small><b>{escape(value)}</b>'
-        f"<small>{escape(remark)}</small></div>"
+        f"<small>{_foldable(remark)}</small></div>"
         for name, value, remark in shown
     )
     return f'<div class="tiles">{inner}</div>'
+
+
+def _foldable(text: str) -> str:
+    """Let the name of a topic go on in the next line before a slash."""
+    return escape(text).replace("/", "<wbr>/")
 
 
 def notes(lines: Sequence[str]) -> str:

@@ -215,8 +215,14 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
     total = summary.stages.get("total")
     dropped = sum(summary.dropped.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items())
+    cameras = summary.cameras
     shown = [
-        ("frames in", f"{summary.received}", ", ".join(summary.cameras)),
+        # Many are listed among the details.
+        (
+            "frames in",
+            f"{summary.received}",
+            f"of {len(cameras)} cameras" if cameras[1:] else cameras[0],
+        ),
         ("published", f"{summary.published}", "frames with a result"),
         ("dropped", f"{dropped}", reasons or "none"),
         ("speed", f"{summary.frames_per_second:.0f} /s", "frames, reading and writing included"),

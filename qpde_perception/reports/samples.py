@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from qpde_perception.frames import decode
+from qpde_perception.frames import FrameError, decode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,10 @@ class SampleFrames:
         due = len(self.samples) * self.expected <= self._seen * _WANTED
         self._seen += 1
         if len(self.samples) < _WANTED and due and perception.regions:
-            self.samples.append(_draw(frame, perception, caption))
+            # A JPEG that lacks its last rows may pass at the scale that the network needs, and
+            # show its fault at the one that is drawn here.
+            with suppress(FrameError):
+                self.samples.append(_draw(frame, perception, caption))
 
 
 def _draw(frame: CameraFrame, perception: Perception, caption: str) -> Sample:

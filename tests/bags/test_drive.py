@@ -27,7 +27,11 @@ FORMATS = {
     "mcapfolder-file": "rosbag2/mcap",
     "mcapfolder-message": "rosbag2/mcap",
     "mcapfolder-storage": "rosbag2/mcap",
+    "sqlite3-file_lz4": "rosbag2/sqlite3",
+    "sqlite3-message_lz4": "rosbag2/sqlite3",
+    "mcapfolder-file_lz4": "rosbag2/mcap",
     "mcap": "mcap",
+    "mcap-lz4": "mcap",
     "mcap-zstd": "mcap",
 }
 TOPICS = ("/a/image", "/b/image")
@@ -112,6 +116,12 @@ def test_missing_topic_is_refused_with_the_topics_that_exist(tmp_path, record, s
         pytest.raises(BagError, match=r"no topic /c; .*/a/image \(sensor_msgs/msg/CompressedIm"),
     ):
         drive.messages(["/c"])
+
+
+def test_folder_that_is_named_like_a_recording_is_none(tmp_path):
+    (tmp_path / "drive.mcap").mkdir()
+    with pytest.raises(BagError, match="is a folder without a rosbag2 recording"):
+        open_drive(tmp_path)
 
 
 def test_missing_path_is_refused(tmp_path):

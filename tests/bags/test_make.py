@@ -73,7 +73,7 @@ def test_raw_drive_carries_the_pixels(images, tmp_path):
 def test_file_that_is_there_is_kept_unless_told(images, tmp_path):
     out = tmp_path / "d.mcap"
     out.write_text("precious")
-    with pytest.raises(BagError, match=r"d\.mcap exists"):
+    with pytest.raises(BagError, match=r"d\.mcap exists; .* --overwrite"):
         make_drive(images, out)
     assert out.read_text() == "precious"
     make_drive(images, out, overwrite=True)
@@ -96,9 +96,20 @@ def test_what_is_no_source_is_refused(images, tmp_path):
     with pytest.raises(BagError, match="0 Hz"):
         make_drive(images, out, rate_hz=0)
     assert not out.exists()
+    with pytest.raises(BagError, match=r"d\.mcap is a recorded drive already"):
+        make_drive(make_drive(images, tmp_path / "d.mcap").path, tmp_path / "e.mcap")
+    out.unlink()
     (images / "d.jpg").write_bytes(b"")
     with pytest.raises(BagError, match=r"d\.jpg is not an image"):
         make_drive(images, out)
+
+
+def test_the_source_is_never_written_over(images, tmp_path):
+    source = tmp_path / "film.mp4"
+    source.write_text("precious")
+    with pytest.raises(BagError, match="is the source as well"):
+        make_drive(source, source, overwrite=True)
+    assert source.read_text() == "precious"
 
 
 @needs(CLIP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import resource
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 from qpde_perception.bags import BagError
 from qpde_perception.bags.cameras import Camera
 from qpde_perception.bags.replay import Dropped, Published
-from qpde_perception.bags.results import FILES, MARKER, ResultFiles, claim_folder
+from qpde_perception.bags.results import FILES, MARKER, ResultFiles, claim_folder, write_text
 from qpde_perception.monitoring import DropReason
 from qpde_perception.perception import Perception, RegionResult
 
@@ -132,3 +133,17 @@ def test_on_a_full_disk_the_file_ends_with_a_whole_line_and_the_error_names_it(t
     assert content.endswith("\n")
     stamps = [json.loads(line)["stamp_ns"] for line in content.splitlines()]
     assert stamps == list(range(len(stamps)))
+
+
+def test_on_a_full_disk_no_half_document_is_left(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_text(tmp_path / "summary.json", "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.filename == str(tmp_path / "summary.json")
+    assert list(tmp_path.iterdir()) == []

@@ -93,6 +93,19 @@ def test_the_whole_road_from_an_archive_to_a_replayed_drive(pack, qpde, tmp_path
     assert replayed["received"] == replayed["published"] > 0
 
 
+def test_evaluate_leaves_a_confusion_plot_without_being_asked(qpde, pack, tmp_path, monkeypatch):
+    from qpde_perception.cli import evaluate
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        evaluate, "run", lambda _, pixels: np.eye(43, dtype=np.float32)[: len(pixels)]
+    )
+    call = qpde("evaluate", "--data", pack)
+    assert call.code == 0
+    assert "confusion.svg" in call.out
+    assert (tmp_path / "confusion.svg").read_text().startswith("<?xml")
+
+
 def test_the_references_can_be_evaluated_like_engines(qpde, pack, tmp_path):
     run = tmp_path / "run"
     train(qpde, pack, run)
@@ -102,6 +115,7 @@ def test_the_references_can_be_evaluated_like_engines(qpde, pack, tmp_path):
     for name in ("reference", "reference_fp32"):
         call = qpde(
             *("evaluate", "--model", model, "--data", pack, "--engine", name, "--json"),
+            *("--plot", tmp_path / f"{name}.svg"),
         )
         assert call.code == 0, call.err
         assert call.document["images"] == CLASSES

@@ -19,6 +19,11 @@ def test_every_verb_has_help(verb, qpde):
     assert call.out.startswith(f"Usage: qpde {verb}")
 
 
+@pytest.mark.parametrize("verb", ["bag", "data", "models"])
+def test_the_list_of_a_verbs_commands_has_a_whole_line_for_each(verb, qpde):
+    assert "..." not in qpde(verb, "--help").out.partition("Commands:")[2]
+
+
 def test_the_list_of_verbs_has_a_whole_line_for_each(qpde):
     call = qpde("--help")
     assert call.code == 0

@@ -19,6 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from qpde_perception.bags import McapWriter, open_drive
 from qpde_perception.bags.results import FILES, MARKER
+from qpde_perception.cli import replay as replay_verb
 
 CAMERA = "/camera/front/image/compressed"
 
@@ -141,8 +142,19 @@ def test_diagnostics_come_once_a_second_and_end_near_the_truth(replayed):
 def test_the_same_drive_gives_the_same_bytes(replayed, sample, qpde, tmp_path):
     out, _ = replayed
     assert qpde("replay", sample, "--out", tmp_path / "again").code == 0
-    again = tmp_path / "again" / "results.jsonl"
-    assert again.read_bytes() == (out / "results.jsonl").read_bytes()
+    for name in ("results.jsonl", "perception.mcap"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_threads_of_the_engine_change_no_byte(engine, sample, qpde, tmp_path):
+    written = []
+    for threads in (1, 2):
+        options = ("--engine", engine, "--threads", threads, "--duration", "10", "--json")
+        call = qpde("replay", sample, *options, "--out", tmp_path)
+        assert call.document["engine"] == engine
+        written.append((tmp_path / "results.jsonl").read_bytes())
+    assert written[0] == written[1] != b""
 
 
 def test_start_and_duration_choose_a_part_of_the_drive(replayed, sample, qpde, tmp_path):
@@ -150,6 +162,7 @@ def test_start_and_duration_choose_a_part_of_the_drive(replayed, sample, qpde, t
     assert 1 <= part.document["received"] <= 10
     late = qpde("replay", sample, "--out", tmp_path / "part", "--start", "1e6", "--json")
     assert (late.code, late.document["received"], late.document["accuracy"]) == (0, 0, None)
+    assert "warning: no frame of /camera/front/image/compressed lies in the part" in late.err
 
 
 def test_people_get_a_summary_on_stdout(qpde, short_drive, tmp_path):
@@ -201,6 +214,33 @@ def test_boxes_whose_stamps_fit_no_image_are_pointed_out(qpde, sample, tmp_path)
     assert call.document["objects"] == 0
     assert "warning: no frame has regions" in call.err
     assert "/camera/front/regions" in call.err
+
+
+def test_a_drive_cut_off_before_its_first_topic_says_so(qpde, short_drive, tmp_path):
+    drive = tmp_path / "cut.mcap"
+    drive.write_bytes(short_drive.read_bytes()[:20])
+    call = qpde("replay", drive, "--out", tmp_path / "out")
+    assert call.code == 2
+    loss, error = call.err.splitlines()
+    assert "cut off" in loss
+    assert "no camera topic" in error
+
+
+def test_a_true_class_that_the_model_has_not_is_one_it_does_not_know(qpde, sample, tmp_path):
+    topics = {"/camera/front/image/compressed", "/camera/front/ground_truth"}
+    drive = tmp_path / "foreign.mcap"
+    with open_drive(sample) as source, McapWriter(drive) as writer:
+        for recorded in source.messages(topics, duration_s=0.4):
+            for detection in getattr(recorded.message, "detections", []):
+                detection.results[0].hypothesis.class_id = "99"
+            writer.write(recorded.topic, recorded.message, recorded.log_time_ns)
+    call = qpde(
+        *("replay", drive, "--regions", "/camera/front/ground_truth"),
+        *("--out", tmp_path / "out", "--json"),
+    )
+    assert call.code == 0, call.err
+    assert call.document["unknown_objects"] == call.document["objects"] > 0
+    assert call.document["accuracy"] is None
 
 
 def tampered(at):
@@ -334,6 +374,23 @@ def test_an_interrupted_replay_leaves_everything_valid(number, command, long_dri
     topics = [topic for topic, *_ in messages(out / "perception.mcap")]
     assert topics.count(CAMERA) == len(results)
     assert "interrupted" in (out / "report.html").read_text()
+
+
+def test_ctrl_c_while_the_report_is_written_waits_until_it_is(
+    qpde, short_drive, tmp_path, monkeypatch
+):
+    written = replay_verb.write_text
+
+    def interrupted(path, text):
+        signal.raise_signal(signal.SIGINT)
+        written(path, text)
+        monkeypatch.setattr(replay_verb, "write_text", written)
+
+    monkeypatch.setattr(replay_verb, "write_text", interrupted)
+    call = qpde("replay", short_drive, "--out", tmp_path, "--json")
+    assert call.code == 0
+    assert json.loads((tmp_path / "summary.json").read_text()) == call.document
+    assert (tmp_path / "report.html").read_text().endswith("</html>\n")
 
 
 @pytest.mark.parametrize("limit", [1_000, 40_000])

@@ -33,6 +33,11 @@ def test_models_lists_what_ships_with_the_promised_keys(qpde):
     assert {"task", "top1_int8"} <= signs.keys()
 
 
+def test_models_list_is_the_same_as_models(qpde, shelf):
+    assert qpde("models", "list", "--json").document == qpde("models", "--json").document
+    assert "traffic_signs" in qpde("models", "list").out
+
+
 def test_models_lists_a_damaged_model_as_not_ok(qpde, shelf):
     call = qpde("models", "--json")
     assert call.code == 0

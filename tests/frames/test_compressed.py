@@ -245,6 +245,12 @@ def test_data_of_another_kind_are_refused(encoding, data):
         decode(compressed(encoding, data))
 
 
+@pytest.mark.parametrize("encoding", ["h264", "16UC1; compressedDepth"])
+def test_unknown_compression_is_called_unknown_and_not_empty(encoding):
+    with pytest.raises(FrameError, match=f"encoding '{encoding}' is unknown; known are"):
+        decode(compressed(encoding, b"\0\0\0\1"))
+
+
 def test_size_is_read_from_the_header_and_held_against_the_announced_one():
     for encoding, data in (("jpeg", jpeg(scene())), ("png", png(scene()))):
         assert frame_size(compressed(encoding, data)) == (HEIGHT, WIDTH)

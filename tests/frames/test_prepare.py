@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -216,3 +218,22 @@ def test_a_view_with_padded_rows_is_prepared_like_its_copy(order, channels):
 
     boxes = regions([3, 4, 50, 44])
     assert_array_equal(prepare(view, boxes, SPEC).batch, prepare(copy, boxes, SPEC).batch)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "channels"), [("bgr8", 3), ("rgb8", 3), ("bgra8", 4), ("rgba8", 4), ("mono8", 1)]
+)
+@pytest.mark.parametrize("padding", [0, 64])
+@pytest.mark.parametrize("boxes", [None, regions([0, 0, 640, 480])], ids=["whole", "region"])
+def test_no_raw_frame_is_copied_before_the_resize(encoding, channels, padding, boxes):
+    step = 640 * channels + padding
+    frame = CameraFrame(0, "c", encoding, 480, 640, step, memoryview(bytes(step * 480)))
+    prepare(decode(frame), boxes, SPEC)
+    tracemalloc.start()
+    try:
+        prepare(decode(frame), boxes, SPEC)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The smallest of these frames has 300 kB.
+    assert peak < 30_000

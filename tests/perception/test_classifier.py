@@ -116,8 +116,15 @@ def test_frame_without_regions_is_published_without_inference():
     perception = Classifier(bundle(), engine, NoFilter()).classify(raw(flag()), bands())
 
     assert perception.regions == ()
-    assert set(perception.stages_ms) == {"total"}
+    assert set(perception.stages_ms) == STAGES - {"infer"}
     assert engine.batches == []
+
+
+@pytest.mark.parametrize("regions", [None, bands()], ids=["whole frame", "no regions"])
+def test_damaged_frame_is_malformed_whether_or_not_a_detector_found_something(regions):
+    broken = CameraFrame(0, "front", "jpeg", 0, 0, 0, memoryview(b"\xff\xd8\xff"))
+    with pytest.raises(FrameError):
+        Classifier(bundle(), MeanColourEngine(), NoFilter()).classify(broken, regions)
 
 
 def test_frame_whose_regions_all_lie_outside_is_published_without_inference():

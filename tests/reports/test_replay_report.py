@@ -80,7 +80,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags[tag] += 1
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "wbr"}:
             self.open.append(tag)
         self.sources += [value for name, value in attrs if name in {"src", "href"}]
 
@@ -146,6 +146,17 @@ def test_the_figures_of_the_summary_stand_in_the_report():
         assert figure in shown
 
 
+def test_a_long_topic_breaks_at_its_slashes():
+    html = ReplayReport(LABELS).html(SUMMARY, [])
+    assert "<small><wbr>/camera<wbr>/front<wbr>/image</small>" in html
+
+
+def test_several_cameras_are_counted_above_and_named_below():
+    html = ReplayReport(LABELS).html(replace(SUMMARY, cameras=("/left", "/right")), [])
+    assert "<small>of 2 cameras</small>" in html
+    assert "<dd>/left, /right</dd>" in html
+
+
 def test_a_replay_without_a_single_result_still_gives_a_report():
     empty = replace(SUMMARY, published=0, stages={}, interrupted=True, losses=("cut off",))
     shown = "".join(read(ReplayReport(LABELS).html(empty, [])).text)
@@ -182,6 +193,14 @@ def test_samples_are_spread_over_the_drive_and_limited():
         samples.offer(frame(), perception(stamp, region(0)), str(stamp))
     stamps = [int(sample.caption.split(":")[0]) for sample in samples.samples]
     assert stamps == [0, 13, 25, 38, 50, 63, 75, 88]
+
+
+def test_a_frame_that_shows_its_damage_only_when_drawn_costs_a_sample_and_not_the_report():
+    samples = SampleFrames(expected=2)
+    broken = CameraFrame(0, "front", "jpeg", 0, 0, 0, memoryview(b"\xff\xd8\xff"))
+    samples.offer(broken, perception(0, region(0)), "broken")
+    samples.offer(frame(), perception(1, region(0)), "whole")
+    assert [sample.caption for sample in samples.samples] == ["whole: stop 97%"]
 
 
 def test_samples_are_frames_that_show_something():
