@@ -24,7 +24,7 @@ from qpde_perception.learning.networks import (
 )
 from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer, set_active
 from qpde_perception.learning.signs import prepared_pixels
-from qpde_perception.learning.stepping import EagerStep, GraphedStep
+from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory
 from qpde_perception.learning.symmetric import PositiveBatchNorm
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class TrainingConfig:
     """
 
     network: str = "symmetric_mobilenet_v2"
-    float_epochs: int = 24
-    quantized_epochs: int = 10
-    frozen_epochs: int = 3
+    float_epochs: int = 36
+    quantized_epochs: int = 24
+    frozen_epochs: int = 14
     frozen_strength: float = 0.4
     frozen_learning_rate: float = 0.01
     batch: int = 128
@@ -144,6 +144,7 @@ def train(
         raise LearningError(msg)
     folder.mkdir(parents=True, exist_ok=True)
     source = BatchSource(pupils, spec, config.batch, config.seed)
+    keep_memory()
     with BatchFeeder(source, workers) as feeder:
         network = _train(config, feeder, watched, spec, folder, watcher=watcher, device=device)
     _save_result(folder, config, network, signs.names, spec)
