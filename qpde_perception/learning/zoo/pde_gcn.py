@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  (the field's name)
 
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.total_variation import bounded
-from qpde_perception.learning.zoo.blocks import SETTLING_ITERATIONS, Block
+from qpde_perception.learning.zoo.blocks import NORM_MARGIN, SETTLING_ITERATIONS, Block
 from qpde_perception.learning.zoo.quantizers import LearnedWeightQuantizer
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class CertifiedGraphBlock(Block):
     Attributes:
         shift: `b`, shape (channels,).
         direction: The vector that `K` amplifies most, of norm one, shape (channels,).
-        norm_squared: `||K||^2`.
+        norm_squared: `||K||^2`, estimated from below.
     """
 
     def __init__(self, channels: int, style: Style, *, step: float) -> None:
@@ -125,7 +125,8 @@ class CertifiedGraphBlock(Block):
 
     def h(self, graph: Graph) -> Tensor:
         """Return the step on a graph."""
-        return (2.0 / (self.norm_squared * graph.norm_squared + 1e-12)).clamp_max(self.step)
+        norm_squared = self.norm_squared * (NORM_MARGIN * graph.norm_squared + 1e-12)
+        return (2.0 / norm_squared).clamp_max(self.step)
 
     def train(self, mode: bool = True) -> CertifiedGraphBlock:
         """Enter training, or leave it and settle the norm."""
