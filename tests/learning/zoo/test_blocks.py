@@ -10,12 +10,12 @@ from torch import nn
 
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.zoo.blocks import (
-    CertifiedBlock,
     Place,
     SymmetricBlock,
     TwoKernelBlock,
     append_and_pool,
 )
+from qpde_perception.learning.zoo.certified import CertifiedBlock
 from qpde_perception.learning.zoo.layers import Convolution, ExpandedConvolution, Style
 from qpde_perception.learning.zoo.mobilenet import InvertedResidual
 from qpde_perception.learning.zoo.smoothing import SmoothingConfig
@@ -140,12 +140,12 @@ def test_certified_block_is_a_gradient_step(operator, rectified):
     K = per_position(slope)[:, None] * dense_operator(block.operator)
     b = per_position(block.shift - block.mean * slope)
     exact = torch.linalg.matrix_norm(K, 2).item() ** 2
-    assert block.norm_squared.item() == pytest.approx(exact, rel=0.01)
-    assert block.norm_squared.item() <= exact * (1 + 1e-12)
-    assert block.h.item() * exact <= 2.0
+    assert block.norm.squared.item() == pytest.approx(exact, rel=0.01)
+    assert block.norm.squared.item() <= exact * (1 + 1e-12)
+    assert block.limited_step().item() * exact <= 2.0
     x = inputs()
     flat = x.reshape(2, FLAT)
-    after = flat - block.h.item() * torch.relu(flat @ K.T + b) @ K
+    after = flat - block.limited_step().item() * torch.relu(flat @ K.T + b) @ K
     check(block, x, torch.relu(after) if rectified else after)
 
 
@@ -154,7 +154,7 @@ def test_a_small_kernel_leaves_the_step_at_its_largest():
     made = style("certified")
     block = CertifiedBlock(PLACE, convolution(made), made, step=0.5, rectified=True)
     block.scale.data.fill_(1e-3)
-    assert block.eval().h.item() == 0.5
+    assert block.eval().limited_step().item() == 0.5
 
 
 @settings(max_examples=20, deadline=None)
@@ -172,7 +172,9 @@ def test_certified_blocks_never_move_two_inputs_apart(seed, operator, rectified,
     block = randomised(block)
     x = inputs(20)
     # Differences along what K amplifies most are those that would grow first.
-    y = x + spread * torch.cat([torch.randn_like(x[:10]), block.direction.expand(10, -1, -1, -1)])
+    y = x + spread * torch.cat(
+        [torch.randn_like(x[:10]), block.norm.direction.expand(10, -1, -1, -1)]
+    )
     before, after = (x - y).flatten(1).norm(dim=1), (block(x) - block(y)).flatten(1).norm(dim=1)
     assert (after <= before * (1 + 1e-12)).all()
 

@@ -120,8 +120,8 @@ def test_certified_layer_is_a_gradient_step():
     block = certified(4)
     S, K, x = dense_gradient(), block.mixing.weight.detach(), features()
     exact = torch.linalg.matrix_norm(K, 2).item() ** 2
-    assert block.norm_squared.item() == pytest.approx(exact, rel=0.01)
-    h = block.h(graph()).item()
+    assert block.norm.squared.item() == pytest.approx(exact, rel=0.01)
+    h = block.limited_step(graph().norm_squared).item()
     assert h * exact * torch.linalg.matrix_norm(S, 2).item() ** 2 <= 2
     expected = x - h * S.T @ (torch.relu(S @ x @ K.T + block.shift.detach()) @ K)
     torch.testing.assert_close(block(x, graph()), expected, rtol=0, atol=1e-10)

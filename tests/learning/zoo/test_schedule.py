@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qpde_perception.learning.zoo import BitSchedule, set_bits
-from qpde_perception.learning.zoo.blocks import CertifiedBlock
+from qpde_perception.learning.zoo.certified import GradientStep
 
 
 def test_one_bit_goes_every_ten_epochs_until_the_target():
@@ -24,11 +24,11 @@ def test_floating_point_stays_so():
 
 def test_certified_norms_follow_the_rounded_weights(small):
     network = small("resnet20", "certified").eval()
-    blocks = [part for part in network.modules() if isinstance(part, CertifiedBlock)]
-    before = [block.norm_squared.item() for block in blocks]
+    blocks = [part for part in network.modules() if isinstance(part, GradientStep)]
+    before = [block.norm.squared.item() for block in blocks]
     set_bits(network, 2, None)
-    after = [block.norm_squared.item() for block in blocks]
+    after = [block.norm.squared.item() for block in blocks]
     set_bits(network, None, None)
     assert all(a != pytest.approx(b, rel=0.02) for a, b in zip(after, before, strict=True))
-    again = [block.norm_squared.item() for block in blocks]
+    again = [block.norm.squared.item() for block in blocks]
     assert again == pytest.approx(before, rel=0.01)
