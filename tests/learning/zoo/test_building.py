@@ -20,6 +20,7 @@ from qpde_perception.learning.zoo import (
     set_bits,
 )
 from qpde_perception.learning.zoo.blocks import Block, SymmetricBlock
+from qpde_perception.learning.zoo.certified import CertifiedBlock
 
 FAMILIES = ("resnet20", "stablenet20", "mobilenetv2", "pde_gcn")
 EVERY = [(name, flavour) for name in FAMILIES for flavour in FLAVOURS]
@@ -171,6 +172,29 @@ def test_steps_neither_leave_their_device_nor_wait_for_it(name, flavour, grid, s
         set_bits(network, *bits)
         F.cross_entropy(network(*arguments), targets).backward()
     joint_precision_loss(network, arguments, targets, JointPrecision(8, 4)).backward()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenetv2"])
+def test_trained_certified_blocks_cost_no_more_than_appending(name, small, separable):
+    """Appending costs sqrt(2) at most and pooling gives back 2: whatever was learned before."""
+    network = small(name, "certified", smoothing=SmoothingConfig())
+    arguments, targets = separable(name)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    set_bits(network, 4, 4)
+    for _ in range(10):
+        optimizer.zero_grad()
+        F.cross_entropy(network(*arguments), targets).backward()
+        optimizer.step()
+    network.double().eval()
+    set_bits(network, 4, None)
+    for block in (part for part in network.modules() if isinstance(part, CertifiedBlock)):
+        place = block.place
+        limit = (2**0.5 if place.outputs > place.inputs else 1.0) / (2 if place.halves else 1)
+        direction = block.norm.direction
+        x = 5 * torch.randn(30, *direction.shape[1:], dtype=torch.float64)
+        y = x + torch.cat([torch.randn_like(x[:15]), 3 * direction.expand(15, -1, -1, -1)])
+        before, after = (x - y).flatten(1).norm(dim=1), (block(x) - block(y)).flatten(1).norm(dim=1)
+        assert (after <= limit * before * (1 + 1e-12)).all()
 
 
 def test_outputs_of_blocks_come_in_order_then_features_and_logits(small, separable):
