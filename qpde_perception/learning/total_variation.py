@@ -2,15 +2,15 @@
 
 `S(x) = x - gamma^2 (D_x + D_y) x` with `D_x x = d_x^T phi(d_x x)`, `d_x` the forward difference
 with zero flux across the border. The flux `phi` is that of Huber's total variation,
-`clip(d / delta, -1, 1)`: differences below `delta` are smoothed, edges pass at a bounded rate. Its
-slope is at most `1/delta` and `||d||^2 <= 8` for both directions, so `S` is non-expansive for
-`gamma^2 <= delta / 4`.
+`clip(d / delta, -1, 1)`, or of its square root form, `d / sqrt(d^2 + delta^2)`: differences below
+`delta` are smoothed, edges pass at a bounded rate. The slope of both is at most `1/delta` and
+`||d||^2 <= 8` for both directions, so `S` is non-expansive for `gamma^2 <= delta / 4`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Flux = Literal["huber", "sqrt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +39,33 @@ class SmoothingConfig:
     iterations: int = 1
 
 
-def flux_divergence(x: Tensor, delta: Tensor | float) -> Tensor:
-    """Return `delta * (D_x + D_y) x`, the sum of clipped differences to the four neighbours.
+def bounded(difference: Tensor, delta: Tensor | float, flux: Flux = "huber") -> Tensor:
+    """Return `delta * phi(d)`: the difference where it is small, about `delta` where it is large.
+
+    Args:
+        difference: Any shape.
+        delta: Where an edge begins, in units of `difference`.
+        flux: `huber` or `sqrt`.
+    """
+    if flux == "sqrt":
+        return difference * torch.rsqrt(1.0 + (difference / delta) ** 2)
+    limits: Any = {"min": -delta, "max": delta}
+    return difference.clamp(**limits)
+
+
+def flux_divergence(x: Tensor, delta: Tensor | float, flux: Flux = "huber") -> Tensor:
+    """Return `delta * (D_x + D_y) x`, the sum of bounded differences to the four neighbours.
 
     Args:
         x: Feature maps, shape (n, channels, height, width).
-        delta: Clipping of a difference, in units of `x`.
+        delta: Bound of a difference, in units of `x`.
+        flux: `huber` or `sqrt`.
 
     Returns:
         The sum, of the shape of `x`; its mean over each map is zero.
     """
-    limits: Any = {"min": -delta, "max": delta}
-    down = (x[..., 1:, :] - x[..., :-1, :]).clamp(**limits)
-    right = (x[..., :, 1:] - x[..., :, :-1]).clamp(**limits)
+    down = bounded(x[..., 1:, :] - x[..., :-1, :], delta, flux)
+    right = bounded(x[..., :, 1:] - x[..., :, :-1], delta, flux)
     down, right = pad(down, (0, 0, 1, 1)), pad(right, (1, 1, 0, 0))
     return (down[..., :-1, :] - down[..., 1:, :]) + (right[..., :, :-1] - right[..., :, 1:])
 
