@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import platform
+import zipfile
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -215,12 +216,15 @@ def _write(values: dict[str, Any], path: Path) -> None:
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except OSError:
+    if not path.is_file():
         msg = f"{path}: is missing; remove its folder and run again"
-        raise LearningError(msg) from None
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError):
-        msg = f"{path}: is damaged; remove its folder and run again"
-        raise LearningError(msg) from None
-    return values
+        raise LearningError(msg)
+    try:
+        # What is no archive would be taken for a format of long ago, with errors of its own.
+        if zipfile.is_zipfile(path):
+            values: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            return values
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError):
+        pass
+    msg = f"{path}: is damaged; remove its folder and run again"
+    raise LearningError(msg)

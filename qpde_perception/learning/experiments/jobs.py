@@ -175,6 +175,8 @@ def _share_cores(jobs: int) -> None:
 
 def _make(step: Step, place: Place) -> None:
     device = torch.device(place.device)
+    # All batches of a run have one shape, so the fastest kernel for it is worth looking for.
+    torch.backends.cudnn.benchmark = True
     if not isinstance(step.run, ImageRun):
         graph = _graph(place, step.run.graph)
         fit(step.run, GraphTask(step.run, graph, place.work, device), place.work, device)

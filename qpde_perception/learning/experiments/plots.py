@@ -79,7 +79,8 @@ def line_plot(panels: Sequence[Panel]) -> bytes:
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(colors=_INK, labelsize=8)
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if "RMS" in panel.ylabel else None)
-            axes.legend(frameon=False, fontsize=8)
+            if panel.lines:
+                axes.legend(frameon=False, fontsize=8)
         for axes in list(figure.axes)[len(panels) :]:
             axes.remove()
         buffer = io.BytesIO()

@@ -133,10 +133,11 @@ def test_a_quantized_run_without_its_float_run_says_so(images, tmp_path):
         train(replace(RUN, precision=Precision(4, 4)), images, tmp_path)
 
 
-def test_a_damaged_checkpoint_is_named(images, tmp_path):
+@pytest.mark.parametrize("content", [b"torn", b"", b"PK\x05\x06" + bytes(18)])
+def test_a_damaged_checkpoint_is_named(images, tmp_path, content):
     run = float_run(RUN)
     folder_of(run, tmp_path).mkdir(parents=True)
-    (folder_of(run, tmp_path) / CHECKPOINT).write_bytes(b"torn")
+    (folder_of(run, tmp_path) / CHECKPOINT).write_bytes(content)
     with pytest.raises(LearningError, match=r"checkpoint.pt: is damaged"):
         train(run, images, tmp_path)
 
