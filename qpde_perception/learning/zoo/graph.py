@@ -39,12 +39,13 @@ class Graph:
     norm_squared: float
 
     @classmethod
-    def from_edges(cls, edges: Tensor, nodes: int) -> Graph:
+    def from_edges(cls, edges: Tensor, nodes: int, *, dtype: torch.dtype = torch.float32) -> Graph:
         """Make a graph of pairs of nodes; direction, repetition and loops are dropped.
 
         Args:
             edges: Integers, shape (2, edges).
             nodes: Number of nodes.
+            dtype: Of the weights; that of the features.
 
         Raises:
             LearningError: If the shape is another, or an edge leads to no node.
@@ -59,22 +60,22 @@ class Graph:
         ordered = torch.unique(edges.sort(dim=0).values, dim=1)
         sources, targets = ordered[:, ordered[0] != ordered[1]]
         ends = torch.cat([sources, targets])
-        degrees = 1.0 + torch.bincount(ends, minlength=nodes)
+        degrees = torch.bincount(ends, minlength=nodes).to(dtype) + 1.0
         weights = torch.rsqrt(degrees[sources] * degrees[targets])
-        sums = torch.zeros(nodes).index_add(0, ends, torch.cat([weights, weights]) ** 2)
+        sums = torch.zeros(nodes, dtype=dtype).index_add(
+            0, ends, torch.cat([weights, weights]) ** 2
+        )
         largest = (sums[sources] + sums[targets]).max().item() if len(sources) else 0.0
         return cls(nodes, sources, targets, weights, 1.0 / degrees, largest)
 
-    def to(self, target: torch.device | torch.dtype | str) -> Graph:
-        """Return the graph on a device, or with weights of a dtype."""
-        if isinstance(target, torch.dtype):
-            return replace(self, weights=self.weights.to(target), own=self.own.to(target))
+    def to(self, device: torch.device | str) -> Graph:
+        """Return the graph on a device."""
         return replace(
             self,
-            sources=self.sources.to(target),
-            targets=self.targets.to(target),
-            weights=self.weights.to(target),
-            own=self.own.to(target),
+            sources=self.sources.to(device),
+            targets=self.targets.to(device),
+            weights=self.weights.to(device),
+            own=self.own.to(device),
         )
 
     def gradient(self, x: Tensor) -> Tensor:

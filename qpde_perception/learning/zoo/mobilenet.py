@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's name)
 
 from qpde_perception.learning.errors import LearningError
-from qpde_perception.learning.zoo.blocks import Block, CertifiedBlock, Place, SymmetricBlock
+from qpde_perception.learning.zoo.blocks import Block, Place, SymmetricBlock
+from qpde_perception.learning.zoo.certified import CertifiedBlock
 from qpde_perception.learning.zoo.layers import (
     ExpandedConvolution,
     GlobalAverage,

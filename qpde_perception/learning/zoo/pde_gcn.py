@@ -15,10 +15,13 @@ from torch.nn import functional as F  # noqa: N812  (the field's name)
 
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.total_variation import bounded
-from qpde_perception.learning.zoo.blocks import SETTLING_ITERATIONS, Block
+from qpde_perception.learning.zoo.blocks import Block
+from qpde_perception.learning.zoo.certified import GradientStep, SpectralNorm
 from qpde_perception.learning.zoo.quantizers import LearnedWeightQuantizer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qpde_perception.learning.zoo.graph import Graph
     from qpde_perception.learning.zoo.layers import Style
     from qpde_perception.learning.zoo.smoothing import SmoothingConfig
@@ -98,67 +101,41 @@ class GraphBlock(Block):
         return _smoothed(after, graph, self.outer_smoothing)
 
 
-class CertifiedGraphBlock(Block):
+class CertifiedGraphBlock(GradientStep):
     """`x - h S^T K^T sigma(K S x + b)` with `h = min(step, 2 / (||K||^2 ||S||^2))`.
 
     `K` acts across channels and `S` across nodes, so the norm of both is the product of the norms.
 
     Attributes:
         shift: `b`, shape (channels,).
-        direction: The vector that `K` amplifies most, of norm one, shape (channels,).
-        norm_squared: `||K||^2`.
     """
 
     def __init__(self, channels: int, style: Style, *, step: float) -> None:
-        super().__init__()
-        self.step = step
+        super().__init__(SpectralNorm(channels), step)
         self.incoming = style.activations(signed=True)
         self.mixing = _Mixing(channels, style)
         self.shift = nn.Parameter(torch.zeros(channels))
         self.inner = style.activations()
         self.outer_smoothing = _outer_smoothing(style)
-        direction = torch.randn(channels)
-        self.register_buffer("direction", direction / direction.norm())
-        self.register_buffer("norm_squared", torch.ones(()))
-        self.direction: Tensor
-        self.norm_squared: Tensor
 
-    def h(self, graph: Graph) -> Tensor:
-        """Return the step on a graph."""
-        return (2.0 / (self.norm_squared * graph.norm_squared + 1e-12)).clamp_max(self.step)
-
-    def train(self, mode: bool = True) -> CertifiedGraphBlock:
-        """Enter training, or leave it and settle the norm."""
-        leaves = self.training and not mode
-        super().train(mode)
-        if leaves:
-            self.settle()
-        return self
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Bring the norm up to the weights as they are."""
-        kernel = self.mixing()
-        for _ in range(SETTLING_ITERATIONS):
-            self._follow_norm(kernel)
+    def gram(self) -> Callable[[Tensor], Tensor]:
+        """Return `K^T K`."""
+        return _gram(self.mixing())
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """Take one step from `x`, shape (nodes, channels)."""
         x = self.incoming(x)
         kernel = self.mixing()
         if self.training:
-            self._follow_norm(kernel)
+            self.norm.follow(_gram(kernel))
         y = self.inner(F.relu(F.linear(graph.gradient(x), kernel, self.shift)))
-        after = x - self.h(graph) * graph.divergence(F.linear(y, kernel.T))
+        h = self.limited_step(graph.norm_squared)
+        after = x - h * graph.divergence(F.linear(y, kernel.T))
         return _smoothed(after, graph, self.outer_smoothing)
 
-    @torch.no_grad()
-    def _follow_norm(self, kernel: Tensor) -> None:
-        with torch.autocast(kernel.device.type, enabled=False):
-            image = kernel.T @ (kernel @ self.direction)
-        norm = torch.linalg.vector_norm(image).clamp_min(1e-12)
-        self.norm_squared.copy_(norm)
-        self.direction.copy_(image / norm)
+
+def _gram(kernel: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda v: kernel.T @ (kernel @ v)
 
 
 def _outer_smoothing(style: Style) -> _GraphSmoothing | None:

@@ -40,7 +40,7 @@ class _Rounding:
     """How clipped values are rounded.
 
     Attributes:
-        low: Lower clip, in units of `alpha`.
+        low: Lower clip, in units of `alpha`: -1 or 0.
         levels: Codes of `alpha`.
         rounded: Rounds codes between `low * levels` and `levels`.
         passes_clip: Whether clipped values get the gradient too.
@@ -69,7 +69,8 @@ class _ClipAndRound(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         t, alpha, value = ctx.saved_tensors
-        inside = (t >= ctx.rounding.low * alpha) & (t <= alpha)
+        signed = ctx.rounding.low < 0
+        inside = t.abs() <= alpha if signed else (t >= 0) & (t <= alpha)
         kept = torch.where(inside, t, 0.0)
         to_alpha = (gradient * (value - kept)).sum() / alpha
         to_t = gradient if ctx.rounding.passes_clip else gradient * inside

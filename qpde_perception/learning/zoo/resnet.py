@@ -17,13 +17,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from qpde_perception.learning.errors import LearningError
-from qpde_perception.learning.zoo.blocks import (
-    Block,
-    CertifiedBlock,
-    Place,
-    SymmetricBlock,
-    TwoKernelBlock,
-)
+from qpde_perception.learning.zoo.blocks import Block, Place, SymmetricBlock, TwoKernelBlock
+from qpde_perception.learning.zoo.certified import CertifiedBlock
 from qpde_perception.learning.zoo.layers import Convolution, GlobalAverage, Stem
 
 if TYPE_CHECKING:

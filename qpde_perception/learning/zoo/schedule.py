@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qpde_perception.learning.zoo.blocks import CertifiedBlock
-from qpde_perception.learning.zoo.pde_gcn import CertifiedGraphBlock
+from qpde_perception.learning.zoo.certified import GradientStep
 from qpde_perception.learning.zoo.quantizers import set_quantizer_bits
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def set_bits(network: nn.Module, weights: int | None, activations: int | None) -
     """
     set_quantizer_bits(network, weights, activations)
     for part in network.modules():
-        if isinstance(part, CertifiedBlock | CertifiedGraphBlock) and not part.training:
+        if isinstance(part, GradientStep) and not part.training:
             part.settle()
 
 
