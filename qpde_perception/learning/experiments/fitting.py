@@ -62,7 +62,7 @@ class Task(Protocol):
         ...
 
     def epoch(self, network: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> Tensor:
-        """Train one epoch and return the sum of its losses, left on the device."""
+        """Train one epoch and return the mean of its losses, left on the device."""
         ...
 
     def accuracy(self, network: nn.Module, split: str) -> float:

@@ -76,7 +76,7 @@ class ImageTask:
         return torch.optim.SGD(groups, lr=self.run.recipe.learning_rate, momentum=0.9)
 
     def epoch(self, network: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> Tensor:
-        """Train one epoch and return the sum of its losses, left on the device."""
+        """Train one epoch and return the mean of its losses, left on the device."""
         train, batch = self.images.train, min(self.run.recipe.batch, len(self.images.train))
         steps = len(train) // batch
         order = torch.randperm(len(train), device=self.device)
@@ -100,7 +100,7 @@ class ImageTask:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.detach()
-        return total
+        return total / steps
 
     def accuracy(self, network: nn.Module, split: str) -> float:
         """Return the accuracy on `val` or `test` at the bits that the network now has."""
