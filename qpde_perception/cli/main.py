@@ -27,6 +27,7 @@ VERBS = {
     "compile": "Make a model of a finished training run.",
     "evaluate": "Measure the accuracy of a model on the sign data.",
     "parity": "Hold every installed engine against the integer reference.",
+    "experiment": "Make an experiment of the method, with its page.",
     "models": "List, show and verify the models.",
     "bag": "Look into a recorded drive, or make one.",
     "doctor": "Tell what is installed, and what to do about the rest.",
@@ -35,7 +36,7 @@ VERBS = {
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _INTERRUPTED = 130
 # What `train` and `compile` want and a vehicle does without.
-_LEARNING = ("torch", "onnx")
+_LEARNING = ("torch", "onnx", "yaml", "PIL")
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Experiments of the method: trained runs, measurements on them, and one page for each."""

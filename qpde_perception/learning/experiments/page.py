@@ -1,0 +1,94 @@
+"""The page of an experiment: Markdown and plots, made from its results alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from qpde_perception.learning.experiments.experiment import Presentation
+
+PAGE = "README.md"
+
+
+def write_page(document: dict[str, Any], shown: Presentation, folder: Path) -> Path:
+    """Write the page and its plots.
+
+    Args:
+        document: The results as `results.json` has them.
+        shown: How the rows are shown.
+        folder: Gets `README.md` and one SVG file for every plot.
+
+    Returns:
+        The path of the page.
+    """
+    for name, (_, svg) in shown.plots.items():
+        (folder / f"{name}.svg").write_bytes(svg)
+    path = folder / PAGE
+    path.write_text(page_text(document, shown), encoding="utf-8")
+    return path
+
+
+def page_text(document: dict[str, Any], shown: Presentation) -> str:
+    """Return the page."""
+    name, device = document["experiment"], document["device"]
+    settings = yaml.safe_dump(document["settings"], sort_keys=True, default_flow_style=None)
+    plots = [f"![{title}]({file}.svg)" for file, (title, _) in shown.plots.items()]
+    parts = [
+        f"# {name}",
+        document["question"],
+        "## Result",
+        _table(shown.head, shown.table),
+        *plots,
+        "## Reading",
+        *shown.reading,
+        *_cautions(document),
+        "## How it was made",
+        f"    qpde experiment {name} --device {device}",
+        _effort(document),
+        f"Settings (`experiments/{name}.yaml`, profile `{device}`):",
+        f"```yaml\n{settings}```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _effort(document: dict[str, Any]) -> str:
+    seeds = ", ".join(str(seed) for seed in document["seeds"])
+    return (
+        f"Seeds: {seeds}. {document['runs']} runs on {', '.join(document['machines'])}, "
+        f"{document['training_seconds']:,.0f} s of training in all, the float runs that quantized "
+        "ones go on from counted where they stand in the table. The figures are in "
+        "[results.json](results.json), and this page is made from them."
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cautions(document: dict[str, Any]) -> list[str]:
+    """Say what the protocol does not carry."""
+    recipe = document["settings"].get("recipe", {})
+    lines = []
+    if recipe:
+        lines.append(
+            f"A float figure is that of {recipe['float_epochs']} float epochs; a quantized one has "
+            f"{recipe['quantized_epochs']} epochs more behind it, which may outweigh what the bits "
+            "cost. The epoch was chosen on the validation part, the test set read for it alone."
+        )
+    if recipe.get("images") is not None:
+        lines.append(
+            f"Only {recipe['images']:,} images were learned from and chosen on: accuracies are far "
+            "below those of the whole set."
+        )
+    if len(document["seeds"]) < 3:
+        lines.append(
+            f"{len(document['seeds'])} seed(s): differences of a few points are within what "
+            "another seed would change."
+        )
+    return lines
