@@ -26,6 +26,7 @@ VERBS = {
     "train": "Train a network on the sign data; an interrupted run goes on.",
     "compile": "Make a model of a finished training run.",
     "evaluate": "Measure the accuracy of a model on the sign data.",
+    "certify": "Bound what quantization changes, and hold the model against the bounds.",
     "parity": "Hold every installed engine against the integer reference.",
     "models": "List, show and verify the models.",
     "bag": "Look into a recorded drive, or make one.",
@@ -34,7 +35,7 @@ VERBS = {
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _INTERRUPTED = 130
-# What `train` and `compile` want and a vehicle does without.
+# What `train`, `compile` and `certify` want and a vehicle does without.
 _LEARNING = ("torch", "onnx")
 
 
