@@ -36,8 +36,9 @@ sign is grown by {spec.region_margin:.0%} of its size on each side before it is 
 ## What it is
 
 Symmetric MobileNetV2: every block is `x - K^T relu(K x + b)`, one pair of kernels for both ways, so
-that a block is a gradient step that does not amplify the rounding of activations; total-variation
-smoothing of feature maps; append-and-pool transitions. All scales are powers of two (weights: seven
+that a block is a gradient step: one that does not amplify the rounding of activations as long as
+its step is small enough, which the certificate says of each; total-variation smoothing of feature
+maps; append-and-pool transitions. All scales are powers of two (weights: seven
 bits times a power of two), so that every sum is exact in float32 and the CPU engines give the same
 bits as the integer reference.
 
@@ -114,6 +115,7 @@ against the same integer weights with activations neither rounded nor clipped. A
 | ... its largest change by roundings, to first order, median | {found.first_order_median:.3g} |
 | frames with every margin over five predicted deviations | {found.five_sigma_share:.1%} |
 | noise of the margins, observed over predicted | {found.noise_ratio:.3f} |
+| margins that moved by over three predicted deviations | {found.three_sigma_tail:.2%} |
 | what clipping changes in a logit, root mean square | {found.clipping_rms:.3g} |
 
 A step of the trunk whose constant is at most one does not amplify what was rounded before it; a

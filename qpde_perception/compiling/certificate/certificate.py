@@ -28,8 +28,13 @@ IMAGES = 200
 """Frames of a certificate, where no other number is asked for."""
 BATCH = 4
 SIGMAS = 5.0
-RATIO_BAND = (0.5, 2.0)
-"""Observed over predicted noise that is taken for healthy."""
+TAIL_SIGMAS = 3.0
+RATIO_TOLERANCE, RATIO_SPREAD = 0.1, 2.5
+"""A healthy noise ratio is within `0.1 + 2.5 / sqrt(frames)` of one.
+
+The logits of a frame share most of their noise: with independent uniform roundings the ratio of 16
+frames scattered by 0.16, so the second term is four deviations.
+"""
 FLOAT32_LOGITS = 1e-5
 """Relative rounding of float32 logits, allowed for when an engine's margins meet a bound."""
 
@@ -52,6 +57,8 @@ class Certificate:
         first_order_median: Of the largest change of that margin to first order.
         five_sigma_share: Share of frames whose every margin exceeds five predicted deviations.
         noise_ratio: Observed over predicted deviation of margins, root mean squares.
+        three_sigma_tail: Share of margins that moved by more than three predicted deviations; of a
+            normal distribution it is 0.0027.
         clipping_rms: Root mean square of what clipping without rounding changes in a logit.
         broken_bounds: Frames whose deployed margins are below what any rounding of the last
             quantizer allows, or whose certified class is not the deployed one.
@@ -78,6 +85,7 @@ class Certificate:
     first_order_median: float
     five_sigma_share: float
     noise_ratio: float
+    three_sigma_tail: float
     clipping_rms: float
     broken_bounds: int
     stages: tuple[str, ...]
@@ -147,6 +155,7 @@ def certify(
         first_order_median=float(frames["first_order"].median()),
         five_sigma_share=float(frames["five_sigma"].mean()),
         noise_ratio=noise_ratio,
+        three_sigma_tail=float(frames["tail"].mean()),
         clipping_rms=float(frames["clipping"].mean().sqrt()),
         broken_bounds=broken,
         stages=tuple(stage.name for stage in bound.stages),
@@ -159,7 +168,7 @@ def certify(
         certified_from=tuple(certified_from),
         ok=not broken
         and observed_max <= bound.total
-        and RATIO_BAND[0] <= noise_ratio <= RATIO_BAND[1],
+        and abs(noise_ratio - 1.0) <= RATIO_TOLERANCE + RATIO_SPREAD / len(pixels) ** 0.5,
     )
 
 
@@ -201,6 +210,7 @@ class _Examination:
             "first_order": noise.worst.gather(1, best[:, 1:])[:, 0],
             "five_sigma": same & ((margins > SIGMAS * deviation) | ~others).all(1),
             "observed": (moved - margins).square().sum(1),
+            "tail": ((moved - margins).abs() > TAIL_SIGMAS * deviation)[others].reshape(len(x), -1),
             "variance": variance.sum(2).T,
             "gain": noise.gain.T,
         }

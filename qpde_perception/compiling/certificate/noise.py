@@ -10,7 +10,9 @@ side: variance `s^2 / 12`. Two refinements follow from the integers themselves:
   `1/12 + 1/(6 m^2)` for even `m`: 9/8 of Widrow's for the quarter steps of 2x2 pooling. With
   `m = 1` nothing is rounded.
 
-The gradients are those of the saturating network, all logits by one walk backwards.
+The gradients are those of the saturating network, all logits by one walk backwards. Left out is
+that errors of like values are alike, as in the flat parts of a blurred picture, and that ReLUs
+switch.
 """
 
 from __future__ import annotations

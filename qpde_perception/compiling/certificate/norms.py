@@ -111,8 +111,8 @@ def measured_norm(weight: Array, layer: Conv, height: int, width: int) -> float:
 def _symbols(weight: Array, layer: Conv, height: int, width: int) -> Array:
     """Return one matrix per frequency: (frequencies, groups, outputs, inputs) of each group."""
     stride, kernel = layer.stride, weight.shape[-1]
-    # Windows start `padding` before the map, and the last one ends where its start says.
-    torus = tuple(_padded(size, layer, kernel) for size in (height, width))
+    pointwise = kernel == stride == 1  # then all frequencies have the same matrix
+    torus = (1, 1) if pointwise else tuple(_torus(size, layer, kernel) for size in (height, width))
     grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
     spectrum = _transform(grouped, torus)
     if stride > 1:
@@ -125,8 +125,11 @@ def _symbols(weight: Array, layer: Conv, height: int, width: int) -> Array:
     return spectrum.reshape(-1, *spectrum.shape[2:])
 
 
-def _padded(size: int, layer: Conv, kernel: int) -> int:
-    """Return the side of a torus, a multiple of the stride, on which no window wraps around."""
+def _torus(size: int, layer: Conv, kernel: int) -> int:
+    """Return the side of a torus, a multiple of the stride, on which no window meets the map twice.
+
+    Windows may begin `padding` before the map, where the torus has its other end.
+    """
     positions = (size + 2 * layer.padding - kernel) // layer.stride
     reach = max(size + layer.padding, positions * layer.stride + kernel - layer.padding)
     return -(-reach // layer.stride) * layer.stride
