@@ -95,8 +95,9 @@ class NoiseModel:
             return saturating(site, value)
 
         tensors = self.execution.run(x, put)
+        sites = self.execution.sites
         slopes = {
-            name: ((value > self.execution.sites[name].low) & _below(self, name, value)).float()
+            name: ((value > sites[name].low) & (value < sites[name].high)).float()
             for name, value in exact.items()
         }
         for layer in self.execution.specification.layers:
@@ -112,13 +113,10 @@ class NoiseModel:
         def visit(name: str, gradient: Tensor) -> None:
             if name not in self._moments:
                 return
-            site, place = self.execution.sites[name], self.names.index(name)
-            gain[place] = gradient.flatten(1).norm(dim=1) / site.step
-            change = (gradient[rows, best[:, 0]].unsqueeze(1) - gradient) * slopes[name].unsqueeze(
-                1
-            )
-            weighted = (change.square() * self._moments[name]).flatten(2)
-            variance[place] = weighted.sum(2)
+            place, inside = self.names.index(name), slopes[name].unsqueeze(1)
+            gain[place] = gradient.flatten(1).norm(dim=1) / sites[name].step
+            change = (gradient[rows, best[:, 0]].unsqueeze(1) - gradient) * inside
+            variance[place] = (change.square() * self._moments[name]).flatten(2).sum(2)
             worst.add_(0.5 * change.abs().flatten(2).sum(2))
             direction[name] = change[rows, best[:, 1]]
 
@@ -126,10 +124,6 @@ class NoiseModel:
         identity = torch.eye(classes).expand(n, classes, classes)
         Adjoint(self.execution, shapes, slopes).walk(identity, visit)
         return Noise(logits, variance, worst, gain, direction)
-
-
-def _below(model: NoiseModel, name: str, value: Tensor) -> Tensor:
-    return value < model.execution.sites[name].high
 
 
 def _flux_slopes(layer: Smooth, x: Tensor) -> dict[str, Tensor]:
