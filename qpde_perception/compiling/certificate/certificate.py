@@ -29,6 +29,8 @@ IMAGES = 200
 BATCH = 4
 SIGMAS = 5.0
 TAIL_SIGMAS = 3.0
+ATTACKS = (1.0, 0.25)
+"""Shares of the half step that roundings against a margin use: a long step can overshoot."""
 RATIO_TOLERANCE, RATIO_SPREAD = 0.1, 2.5
 """A healthy noise ratio is within `0.1 + 2.5 / sqrt(frames)` of one.
 
@@ -199,12 +201,15 @@ class _Examination:
         given = _margins(answered, classes)
         apart = torch.arange(given.shape[1]) != classes[:, None]
         below = (given[apart].reshape(lowest.shape) < lowest - allowed).any(1)
-        attacked = adversarial_logits(self.noise.execution, x.float(), noise.direction)
+        refuted = torch.zeros_like(same)
+        for share in ATTACKS:
+            attacked = adversarial_logits(self.noise.execution, x.float(), noise.direction, share)
+            refuted |= attacked.argmax(1) != classes
         return {
             "distance": (answered - floating).norm(dim=1),
             "clipping": (centre - floating).square().mean(1),
             "depth": depth,
-            "refuted": attacked.argmax(1) != classes,
+            "refuted": refuted,
             "broken": below | ((depth > 0) & (answered.argmax(1) != classes)),
             "margin": margins.gather(1, best[:, 1:])[:, 0],
             "first_order": noise.worst.gather(1, best[:, 1:])[:, 0],
