@@ -26,7 +26,7 @@ VERBS = {
     "train": "Train a network on the sign data; an interrupted run goes on.",
     "compile": "Make a model of a finished training run.",
     "evaluate": "Measure the accuracy of a model on the sign data.",
-    "certify": "Bound what quantization changes, and hold the model against the bounds.",
+    "certify": "Bound what quantization may change, and hold the model to it.",
     "parity": "Hold every installed engine against the integer reference.",
     "models": "List, show and verify the models.",
     "bag": "Look into a recorded drive, or make one.",
