@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-import pytest
-from hypothesis import settings
+# Before the libraries that read it; more threads are slower on networks this small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 # Shared machines time nothing reliably.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
-# Before torch is imported; more threads are slower on networks this small.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 SIGN_DATA = ROOT.parent / "shared" / "data" / "gtsrb"

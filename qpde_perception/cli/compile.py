@@ -12,11 +12,13 @@ from rich.table import Table
 from qpde_perception.bags import camera_frame, labels_of, open_drive, regions_of
 from qpde_perception.bags.cameras import cameras_of
 from qpde_perception.bundles import Accuracy, Bundle
+from qpde_perception.cli.certify import certified
 from qpde_perception.cli.data import read
 from qpde_perception.cli.errors import CommandError
 from qpde_perception.cli.evaluate import run
 from qpde_perception.cli.frame import Json, emit
-from qpde_perception.compiling.card import write_card
+from qpde_perception.compiling.card import with_certificate, write_card
+from qpde_perception.compiling.certificate import CERTIFICATE
 from qpde_perception.compiling.evaluation import evaluate
 from qpde_perception.compiling.folding import fold
 from qpde_perception.compiling.packing import CARD, assemble, write_bundle
@@ -73,7 +75,10 @@ def command(
     )
     accuracy = _measured(bundle, data, golden, pixels, truth)
     manifest = bundle.manifest.model_copy(update={"accuracy": accuracy})
-    bundle.contents[CARD] = write_card(manifest, trained.recipe).encode()
+    certificate = certified(bundle, _frames_to_certify(data, trained.spec, pixels))
+    card = with_certificate(write_card(manifest, trained.recipe), certificate)
+    bundle.contents[CARD] = card.encode()
+    bundle.contents[CERTIFICATE] = certificate.to_bytes()
     bundle = write_bundle(Bundle(out, manifest, bundle.contents))
     payload = {
         "path": str(out),
@@ -82,6 +87,12 @@ def command(
         "files": {name: len(content) for name, content in bundle.contents.items()},
     }
     emit(as_json, payload, lambda: _table(payload))
+
+
+def _frames_to_certify(
+    data: Path | None, spec: InputSpec, pixels: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    return pixels if data is None else prepared_pixels(read(data).split("val"), spec)
 
 
 def _measured(

@@ -26,6 +26,7 @@ VERBS = {
     "train": "Train a network on the sign data; an interrupted run goes on.",
     "compile": "Make a model of a finished training run.",
     "evaluate": "Measure the accuracy of a model on the sign data.",
+    "certify": "Bound what quantization may change, and hold the model to it.",
     "parity": "Hold every installed engine against the integer reference.",
     "experiment": "Make an experiment of the method, with its page.",
     "models": "List, show and verify the models.",
@@ -35,7 +36,7 @@ VERBS = {
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _INTERRUPTED = 130
-# What `train` and `compile` want and a vehicle does without.
+# What `train`, `compile`, `certify` and `experiment` want and a vehicle does without.
 _LEARNING = ("torch", "onnx", "yaml", "PIL")
 
 

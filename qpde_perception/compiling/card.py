@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from qpde_perception.bundles import Manifest
+    from qpde_perception.compiling.certificate import Certificate
+
+SECTION, NEXT_SECTION = "## Certificate\n", "## Limits\n"
 
 
 def write_card(manifest: Manifest, recipe: Mapping[str, Any]) -> str:
@@ -33,8 +36,9 @@ sign is grown by {spec.region_margin:.0%} of its size on each side before it is 
 ## What it is
 
 Symmetric MobileNetV2: every block is `x - K^T relu(K x + b)`, one pair of kernels for both ways, so
-that a block is a gradient step that does not amplify the rounding of activations; total-variation
-smoothing of feature maps; append-and-pool transitions. All scales are powers of two (weights: seven
+that a block is a gradient step: one that does not amplify the rounding of activations as long as
+its step is small enough, which the certificate says of each; total-variation smoothing of feature
+maps; append-and-pool transitions. All scales are powers of two (weights: seven
 bits times a power of two), so that every sum is exact in float32 and the CPU engines give the same
 bits as the integer reference.
 
@@ -67,4 +71,64 @@ position of the box, tilt, light, blur, resolution, noise, JPEG, occlusion.
 - It has seen German signs by day and dusk, 15 to 250 pixels wide. Other countries' signs, night,
   snow, and signs under 15 pixels are not validated.
 - It is no safety function and has not been validated as one.
+"""
+
+
+def with_certificate(card: str, certificate: Certificate) -> str:
+    """Return a card with the section of a certificate, in place of an older one.
+
+    Args:
+        card: What `write_card` returned.
+        certificate: Of the same model.
+    """
+    before, _, after = card.partition(NEXT_SECTION)
+    before = before.partition(SECTION)[0]
+    return f"{before}{SECTION}{_certificate_text(certificate)}\n{NEXT_SECTION}{after}"
+
+
+def _certificate_text(found: Certificate) -> str:
+    blocks = zip(found.stages, found.stage_lipschitz, found.stage_symmetric, strict=True)
+    constants = "\n".join(
+        f"| `{name}` | {lipschitz:.3g} | {'yes' if symmetric else ''} |"
+        for name, lipschitz, symmetric in blocks
+    )
+    each = zip(
+        found.quantizers, found.noise_gain, found.noise_share, found.certified_from, strict=True
+    )
+    quantizers = "\n".join(
+        f"| `{name}` | {gain:.3g} | {share:.1%} | {certified:.1%} |"
+        for name, gain, share, certified in each
+    )
+    return f"""
+What quantizing the activations changes, on {found.images} frames: the logits of `{found.engine}`
+against the same integer weights with activations neither rounded nor clipped. Again with
+`qpde certify --model MODEL --data DATA`.
+
+| question | answer |
+|---|---|
+| largest Euclidean distance of the logits: seen | {found.observed_max:.3g} |
+| ... possible, for every input | {found.global_bound:.3g} |
+| ... possible where no grid cuts a value off | {found.rounding_bound:.3g} |
+| frames that keep their class whatever all roundings are (proven) | {found.certified_share:.1%} |
+| frames for which some roundings within half a step change the class | {found.refuted_share:.1%} |
+| margin between first and second class, median | {found.margin_median:.3g} |
+| ... its largest change by roundings, to first order, median | {found.first_order_median:.3g} |
+| frames with every margin over five predicted deviations | {found.five_sigma_share:.1%} |
+| noise of the margins, observed over predicted | {found.noise_ratio:.3f} |
+| margins that moved by over three predicted deviations | {found.three_sigma_tail:.2%} |
+| what clipping changes in a logit, root mean square | {found.clipping_rms:.3g} |
+
+A step of the trunk whose constant is at most one does not amplify what was rounded before it; a
+block that is marked is a gradient step `x - K^T relu(K x + b)` in its integers.
+
+| step | constant, at most | gradient step |
+|---|---|---|
+{constants}
+
+Noise gain: Frobenius norm of the derivative of all logits by a tensor. The last column: frames that
+keep their class whatever the roundings of this tensor and of all after it are.
+
+| tensor | noise gain | share of the noise | certified from here on |
+|---|---|---|---|
+{quantizers}
 """

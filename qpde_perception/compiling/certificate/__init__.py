@@ -1,0 +1,10 @@
+"""The certificate: how far the deployed network can be from its float self, in three answers."""
+
+from qpde_perception.compiling.certificate.certificate import (
+    CERTIFICATE,
+    IMAGES,
+    Certificate,
+    certify,
+)
+
+__all__ = ["CERTIFICATE", "IMAGES", "Certificate", "certify"]
