@@ -8,9 +8,9 @@ from pathlib import Path
 # Before the libraries that read it; more threads are slower on networks this small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import numpy as np
+import pytest
+from hypothesis import settings
 
 # Shared machines time nothing reliably.
 settings.register_profile("project", deadline=None)
