@@ -36,6 +36,7 @@ class NetworkConfig:
         weight_bits: Bits of the weights.
         activation_bits: Bits of the activations.
         smoothing: Total-variation smoothing of stage inputs.
+        stable: Whether every block is kept within the step size that amplifies nothing.
     """
 
     input_size: int = 48
@@ -47,6 +48,7 @@ class NetworkConfig:
     weight_bits: int = 8
     activation_bits: int = 8
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
+    stable: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
@@ -65,6 +67,7 @@ class NetworkConfig:
 
 CONFIGS: dict[str, NetworkConfig] = {
     "symmetric_mobilenet_v2": NetworkConfig(),
+    "stable_mobilenet_v2": NetworkConfig(stable=True),
     "symmetric_mobilenet_v2_tiny": NetworkConfig(
         input_size=16, classes=5, widths=(8, 16), depths=(1, 1), expansions=(2, 2), features=16
     ),
@@ -85,6 +88,7 @@ class Stage(nn.Module):
                 config.widths[index],
                 config.expansions[index],
                 self.trunk,
+                stable_size=config.input_size // 2 ** (index + 1) if config.stable else None,
                 weight_bits=config.weight_bits,
                 activation_bits=config.activation_bits,
             )

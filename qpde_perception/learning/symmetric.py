@@ -55,25 +55,38 @@ class PositiveBatchNorm(nn.Module):
     Attributes:
         log_scale: Logarithm of the scale, shape (channels,).
         shift: Shape (channels,).
+        limit: Factor on the scale, at most one, that a block sets so as not to step too far; None
+            where no block does.
     """
 
-    def __init__(self, channels: int, *, scale: float = 1.0) -> None:
+    def __init__(self, channels: int, *, scale: float = 1.0, limited: bool = False) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.full((channels,), float(scale)).log())
         self.shift = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
+        self.register_buffer("limit", torch.ones(()) if limited else None)
         self.mean: Tensor
         self.variance: Tensor
+        self.limit: Tensor | None
         self.momentum = 0.1
         self.epsilon = 1e-5
         self.frozen = False
 
+    @property
+    def scale(self) -> Tensor:
+        """The scale within its limit, shape (channels,)."""
+        scale = self.log_scale.exp()
+        return scale if self.limit is None else scale * self.limit
+
+    @property
+    def slope(self) -> Tensor:
+        """What a sum is multiplied with outside of training, shape (channels,)."""
+        return self.scale / (self.variance + self.epsilon).sqrt()
+
     def deployed(self, requantization: Requantization) -> tuple[Tensor, Tensor]:
         """Return slope and offset as the integers have them, each of shape (channels,)."""
-        slope = short_mantissa(
-            self.log_scale.exp() / (self.variance + self.epsilon).sqrt(), requantization.finest
-        )
+        slope = short_mantissa(self.slope, requantization.finest)
         offset = self.shift - self.mean * slope
         step = requantization.accumulator * slope
         return slope, round_straight_through(offset / step) * step
@@ -93,7 +106,7 @@ class PositiveBatchNorm(nn.Module):
             x,
             self.mean,
             self.variance,
-            self.log_scale.exp(),
+            self.scale,
             self.shift,
             training=self.training and not self.frozen,
             momentum=self.momentum,
@@ -134,7 +147,16 @@ class SymmetricBlock(nn.Module):
     written as an ordinary one with the kernel turned by 180 degrees. `D1`, `D2` are the positive
     scales of the two batch normalisations. Every quantized tensor of the deployed block has a
     quantizer here.
+
+    With `||.||` the largest singular value at the real size of the feature map, the block does not
+    expand any difference in the norm weighted by `D2^-1` as long as its curvature
+    `|| D1^(1/2) K2 K1 D2^(1/2) ||^2` is at most 2 (PAPER: section 6). With `stable_size`,
+    the height and width of its input, the block scales `D2` down where it would leave that range;
+    one step of power iteration per training step follows the largest singular vector.
     """
+
+    CURVATURE = 1.9
+    """What the block keeps below 2: power iteration comes from below."""
 
     def __init__(
         self,
@@ -142,12 +164,17 @@ class SymmetricBlock(nn.Module):
         expansion: int,
         trunk: ActivationQuantizer,
         *,
+        stable_size: int | None = None,
         weight_bits: int,
         activation_bits: int,
         step: float = 0.3,
     ) -> None:
         super().__init__()
         hidden = channels * expansion
+        stable = stable_size is not None
+        size = stable_size or 0
+        self.register_buffer("direction", torch.randn(1, channels, size, size) if stable else None)
+        self.direction: Tensor | None
         self.expand = nn.Parameter(torch.empty(hidden, channels, 1, 1))
         self.depthwise = nn.Parameter(torch.empty(hidden, 1, 3, 3))
         nn.init.normal_(self.expand)
@@ -155,7 +182,7 @@ class SymmetricBlock(nn.Module):
         self.expand_quantizer = WeightQuantizer(weight_bits)
         self.depthwise_quantizer = WeightQuantizer(max(weight_bits, 8))
         self.inner_norm = PositiveBatchNorm(hidden)
-        self.outer_norm = PositiveBatchNorm(channels, scale=step)
+        self.outer_norm = PositiveBatchNorm(channels, scale=step, limited=stable)
         self.expanded = ActivationQuantizer(activation_bits, signed=True)
         self.rectified = ActivationQuantizer(activation_bits, signed=False)
         self.returned = ActivationQuantizer(activation_bits, signed=True)
@@ -171,6 +198,8 @@ class SymmetricBlock(nn.Module):
         expand = self.expand_quantizer(self.expand)
         depthwise = self.depthwise_quantizer(self.depthwise)
         hidden = depthwise.shape[0]
+        if self.training and self.direction is not None:
+            self._limit_step(self.direction, expand.detach(), depthwise.detach())
         expanded = self.expanded(F.conv2d(x, expand))
         inner = F.conv2d(expanded, depthwise, padding=1, groups=hidden)
         steps = Requantization.between(
@@ -181,6 +210,22 @@ class SymmetricBlock(nn.Module):
         branch = F.conv2d(self.returned(returned), expand.transpose(0, 1))
         steps = Requantization.between(self.returned.scale, self.expand_quantizer, self.trunk)
         return add_on_grid(x, -self.outer_norm(branch, steps), self.trunk)
+
+    @torch.no_grad()
+    def _limit_step(self, direction: Tensor, expand: Tensor, depthwise: Tensor) -> None:
+        """Take a step of power iteration, and limit the outer scale by what it shows."""
+        hidden = depthwise.shape[0]
+        inner, outer = self.inner_norm, self.outer_norm
+        root = (outer.log_scale.exp() / (outer.variance + outer.epsilon).sqrt()).sqrt()[
+            :, None, None
+        ]
+        x = F.conv2d(direction / direction.norm() * root, expand)
+        x = F.conv2d(x, depthwise, padding=1, groups=hidden) * inner.slope[:, None, None]
+        x = F.conv2d(x, depthwise.flip(2, 3), padding=1, groups=hidden)
+        x = F.conv2d(x, expand.transpose(0, 1)) * root
+        direction.copy_(x)
+        if outer.limit is not None:
+            outer.limit.copy_((self.CURVATURE / x.norm()).clamp(max=1.0))
 
 
 def add_on_grid(x: Tensor, branch: Tensor, trunk: ActivationQuantizer) -> Tensor:

@@ -108,6 +108,54 @@ def test_a_small_step_never_moves_two_inputs_apart_in_the_weighted_norm():
     assert (after <= before * (1 + 1e-12)).all()
 
 
+def stable_block(seed):
+    """A float64 block that wants to step ten times too far, after many training steps."""
+    torch.manual_seed(seed)
+    trunk = ActivationQuantizer(8, signed=True)
+    made = SymmetricBlock(3, 2, trunk, stable_size=5, weight_bits=8, activation_bits=8).double()
+    with torch.no_grad():
+        made.inner_norm.log_scale += 0.5 * torch.randn_like(made.inner_norm.log_scale)
+        made.outer_norm.log_scale.fill_(1.0)
+        made.train()
+        for norm in (made.inner_norm, made.outer_norm):
+            norm.frozen = True
+        for _ in range(200):
+            made(torch.zeros(1, 3, 5, 5, dtype=torch.float64))
+    return made.eval()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stable_block_never_moves_two_inputs_apart_in_the_weighted_norm(seed):
+    made = stable_block(seed)
+    assert made.outer_norm.limit < 0.5, "the limit had nothing to do"
+    weights = made.outer_norm.slope.detach()[:, None, None]
+    x, y = torch.randn(2, 200, 3, 5, 5, dtype=torch.float64) * 10
+    before = ((x - y) ** 2 / weights).sum((1, 2, 3))
+    after = ((made(x) - made(y)) ** 2 / weights).sum((1, 2, 3))
+    assert (after <= before * (1 + 1e-12)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stable_block_uses_what_its_step_size_allows(seed):
+    made = stable_block(seed)
+    x = torch.zeros(75, dtype=torch.float64)
+    made.inner_norm.shift.data.fill_(1e3)  # every ReLU passes
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: made(v.reshape(1, 3, 5, 5)).flatten(), x
+    )
+    root = made.outer_norm.slope.detach().repeat_interleave(25).sqrt()
+    lowest = torch.linalg.eigvalsh(jacobian / root[:, None] * root[None, :]).min().item()
+    assert lowest == pytest.approx(1 - SymmetricBlock.CURVATURE, abs=1e-3)
+
+
+def test_a_stable_block_within_its_range_is_left_alone():
+    made = stable_block(0)
+    with torch.no_grad():
+        made.outer_norm.log_scale.fill_(-9.0)
+    made.train()(torch.zeros(1, 3, 5, 5, dtype=torch.float64))
+    assert made.outer_norm.limit == 1.0
+
+
 def test_one_pair_of_kernels_serves_both_ways():
     made = block()
     kernels = [p for p in made.parameters() if p.ndim == 4]
