@@ -148,14 +148,16 @@ class SymmetricBlock(nn.Module):
     scales of the two batch normalisations. Every quantized tensor of the deployed block has a
     quantizer here.
 
-    With `||.||` the largest singular value at the real size of the feature map, the block does not
+    With `||.||` the largest singular value for the real size of the feature map, the block does not
     expand any difference in the norm weighted by `D2^-1` as long as its curvature
     `|| D1^(1/2) K2 K1 D2^(1/2) ||^2` is at most 2 (PAPER: section 6). With `stable_size`,
     the height and width of its input, the block scales `D2` down where it would leave that range;
-    one step of power iteration per training step follows the largest singular vector.
+    one step of power iteration per training step follows the largest singular vector. It is that on
+    a torus larger by one, which bounds the one with zeros around the map and can be computed
+    exactly afterwards.
     """
 
-    CURVATURE = 1.9
+    CURVATURE = 1.98
     """What the block keeps below 2: power iteration comes from below."""
 
     def __init__(
@@ -172,8 +174,10 @@ class SymmetricBlock(nn.Module):
         super().__init__()
         hidden = channels * expansion
         stable = stable_size is not None
-        size = stable_size or 0
-        self.register_buffer("direction", torch.randn(1, channels, size, size) if stable else None)
+        torus = (stable_size or 0) + 1
+        self.register_buffer(
+            "direction", torch.randn(1, channels, torus, torus) if stable else None
+        )
         self.direction: Tensor | None
         self.expand = nn.Parameter(torch.empty(hidden, channels, 1, 1))
         self.depthwise = nn.Parameter(torch.empty(hidden, 1, 3, 3))
@@ -214,18 +218,20 @@ class SymmetricBlock(nn.Module):
     @torch.no_grad()
     def _limit_step(self, direction: Tensor, expand: Tensor, depthwise: Tensor) -> None:
         """Take a step of power iteration, and limit the outer scale by what it shows."""
-        hidden = depthwise.shape[0]
         inner, outer = self.inner_norm, self.outer_norm
-        root = (outer.log_scale.exp() / (outer.variance + outer.epsilon).sqrt()).sqrt()[
-            :, None, None
-        ]
+        root = (outer.log_scale.exp() / (outer.variance + outer.epsilon).sqrt()).sqrt()
+        root = root[:, None, None]
         x = F.conv2d(direction / direction.norm() * root, expand)
-        x = F.conv2d(x, depthwise, padding=1, groups=hidden) * inner.slope[:, None, None]
-        x = F.conv2d(x, depthwise.flip(2, 3), padding=1, groups=hidden)
+        x = _on_torus(x, depthwise) * inner.slope[:, None, None]
+        x = _on_torus(x, depthwise.flip(2, 3))
         x = F.conv2d(x, expand.transpose(0, 1)) * root
         direction.copy_(x)
         if outer.limit is not None:
             outer.limit.copy_((self.CURVATURE / x.norm()).clamp(max=1.0))
+
+
+def _on_torus(x: Tensor, depthwise: Tensor) -> Tensor:
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), depthwise, groups=len(depthwise))
 
 
 def add_on_grid(x: Tensor, branch: Tensor, trunk: ActivationQuantizer) -> Tensor:

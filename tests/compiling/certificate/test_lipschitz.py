@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,8 +21,11 @@ from qpde_perception.compiling.certificate.symmetry import (  # noqa: E402
     residual_branches,
     symmetric_form,
 )
+from qpde_perception.compiling.folding import fold  # noqa: E402
 from qpde_perception.compiling.reference import IntegerReference  # noqa: E402
+from qpde_perception.learning.networks import CONFIGS  # noqa: E402
 
+TINY = "symmetric_mobilenet_v2_tiny"
 BLOCK = "stage0.block0"
 
 
@@ -149,3 +154,35 @@ def test_a_wrong_scale_changes_the_constant_of_its_block(tiny_specification, cha
         for found in (bound, global_bound(wrong))
     )
     assert after + 1 == pytest.approx(2.008 * (before + 1), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def make_stable(make_network):
+    """Make tiny networks that want to step too far, with the limit on their steps or without."""
+
+    def make(*, stable):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(CONFIGS, "steps", replace(CONFIGS[TINY], stable=stable))
+            network = make_network("steps")
+        blocks = [block for stage in network.stages for block in stage.blocks]
+        with torch.no_grad():
+            for block in blocks:
+                block.outer_norm.log_scale += 3.0
+                block.inner_norm.momentum = block.outer_norm.momentum = 0.0
+            network.train()
+            for _ in range(100):
+                network(torch.zeros(2, 3, 16, 16))
+        return fold(network.eval())
+
+    return make
+
+
+def test_blocks_of_a_stable_network_are_proven_to_amplify_nothing(make_stable):
+    found = {stable: global_bound(make_stable(stable=stable)) for stable in (False, True)}
+    constants = {
+        stable: [stage.lipschitz for stage in bound.stages if stage.symmetric]
+        for stable, bound in found.items()
+    }
+    assert constants[True] == [1.0, 1.0]
+    assert min(constants[False]) > 2.0
+    assert found[True].total < found[False].total
