@@ -27,6 +27,7 @@ from qpde_perception.learning.experiments.runs import (
     write_json,
 )
 from qpde_perception.learning.networks import deployed_parameters
+from qpde_perception.learning.stepping import keep_memory
 from qpde_perception.learning.zoo import BitSchedule
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def fit(run: Run, task: Task, work: Path, device: torch.device) -> Outcome:
         return finished
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "run.json", as_dict(run))
+    keep_memory()
     torch.manual_seed(run.seed)
     network = task.build()
     optimizer = task.optimizer(network)
