@@ -34,7 +34,7 @@ Workers = Annotated[
     int, typer.Option(min=1, help="Processes that prepare batches; they change only the speed.")
 ]
 Compiled = Annotated[
-    bool, typer.Option("--compiled", help="Fuse the quantized epochs; wants a C++ compiler.")
+    bool, typer.Option("--compiled", help="Fuse the quantized epochs on a CPU; wants g++.")
 ]
 
 

@@ -60,7 +60,7 @@ class TrainingConfig:
         label_smoothing: Probability mass spread over the other classes.
         seed: Of weights, order and augmentation.
         bfloat16: Run the float epochs in bfloat16 where the processor does.
-        compiled: Fuse the quantized epochs with `torch.compile` (wants a C++ compiler).
+        compiled: On a CPU, fuse the quantized epochs with `torch.compile` (wants a C++ compiler).
     """
 
     network: str = "symmetric_mobilenet_v2"
@@ -264,7 +264,8 @@ def _train_epoch(
     network.train()
     device = _device_of(network)
     quantized = epoch >= config.float_epochs
-    run = torch.compile(network) if quantized and config.compiled else network
+    fused = quantized and config.compiled and device.type == "cpu"
+    run = torch.compile(network) if fused else network
     eager = EagerStep(
         network,
         run,
