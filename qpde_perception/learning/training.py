@@ -65,9 +65,9 @@ class TrainingConfig:
 
     network: str = "symmetric_mobilenet_v2"
     float_epochs: int = 36
-    quantized_epochs: int = 24
-    frozen_epochs: int = 14
-    frozen_strength: float = 0.4
+    quantized_epochs: int = 18
+    frozen_epochs: int = 8
+    frozen_strength: float = 1.0
     frozen_learning_rate: float = 0.01
     batch: int = 128
     learning_rate: float = 0.1

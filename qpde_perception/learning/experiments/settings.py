@@ -76,10 +76,10 @@ class GraphRecipe(BaseModel):
     quantized_epochs: int = Field(ge=1)
     learning_rate: float = Field(default=0.01, gt=0)
     quantized_learning_rate: float = Field(default=0.005, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=5e-3, ge=0)
     hidden: int = Field(default=64, ge=1)
     layers: int = Field(default=8, ge=1)
-    step: float = Field(default=1.0, gt=0)
+    step: float = Field(default=4.0, gt=0)
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
 

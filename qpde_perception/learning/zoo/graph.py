@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """An undirected graph, each edge once and no node tied to itself.
+    """An undirected graph, each edge in both directions and no node tied to itself.
+
+    A ReLU after the gradient passes the flux of one sign: with one direction alone it would stop
+    half of the diffusion.
 
     Attributes:
         nodes: Number of nodes.
-        sources: One end of every edge, int64, shape (edges,).
+        sources: One end of every directed edge, int64, shape (edges,).
         targets: The other end.
         weights: `1 / sqrt(d_i d_j)` of every edge, `d` the degrees with the node itself counted.
         own: `1 / d_i` of every node, shape (nodes,).
@@ -58,13 +61,11 @@ class Graph:
             msg = f"edges lead to nodes beyond the {nodes} there are"
             raise LearningError(msg)
         ordered = torch.unique(edges.sort(dim=0).values, dim=1)
-        sources, targets = ordered[:, ordered[0] != ordered[1]]
-        ends = torch.cat([sources, targets])
-        degrees = torch.bincount(ends, minlength=nodes).to(dtype) + 1.0
+        once = ordered[:, ordered[0] != ordered[1]]
+        sources, targets = torch.cat([once, once.flip(0)], dim=1)
+        degrees = torch.bincount(sources, minlength=nodes).to(dtype) + 1.0
         weights = torch.rsqrt(degrees[sources] * degrees[targets])
-        sums = torch.zeros(nodes, dtype=dtype).index_add(
-            0, ends, torch.cat([weights, weights]) ** 2
-        )
+        sums = 2.0 * torch.zeros(nodes, dtype=dtype).index_add(0, sources, weights**2)
         largest = (sums[sources] + sums[targets]).max().item() if len(sources) else 0.0
         return cls(nodes, sources, targets, weights, 1.0 / degrees, largest)
 
@@ -91,5 +92,4 @@ class Graph:
     def average(self, x: Tensor) -> Tensor:
         """Return the degree-weighted sum over a node and its neighbours, of the shape of `x`."""
         total = self.own[:, None] * x
-        total = total.index_add(0, self.sources, self.weights[:, None] * x[self.targets])
-        return total.index_add(0, self.targets, self.weights[:, None] * x[self.sources])
+        return total.index_add(0, self.sources, self.weights[:, None] * x[self.targets])
