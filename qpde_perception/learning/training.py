@@ -65,8 +65,8 @@ class TrainingConfig:
 
     network: str = "symmetric_mobilenet_v2"
     float_epochs: int = 36
-    quantized_epochs: int = 18
-    frozen_epochs: int = 8
+    quantized_epochs: int = 16
+    frozen_epochs: int = 6
     frozen_strength: float = 1.0
     frozen_learning_rate: float = 0.01
     batch: int = 128
