@@ -13,7 +13,7 @@ from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.folding import _Folder, fold
 from qpde_perception.compiling.reference import IntegerReference
 from qpde_perception.compiling.specification import PIXELS, Conv
-from qpde_perception.learning.networks import CONFIGS, SymmetricMobileNetV2
+from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
 from qpde_perception.learning.quantizers import ActivationQuantizer, set_active
 from qpde_perception.learning.total_variation import SmoothingConfig
 from qpde_perception.learning.training import predict
@@ -48,7 +48,7 @@ def test_they_agree_with_more_smoothing_and_a_stage_that_keeps_its_channels(imag
         smoothing=SmoothingConfig(rate=0.25, iterations=iterations),
     )
     torch.manual_seed(3)
-    network = SymmetricMobileNetV2(config).eval()
+    network = DeployableMobileNetV2(config).eval()
     network.head.weight.data.normal_()
     set_active(network, active=True)
     pixels = images(8, 16, seed=4)
@@ -142,7 +142,7 @@ def test_bias_beyond_32_bits_is_refused(make_network):
 def test_head_whose_sums_overflow_float32_is_refused():
     config = replace(CONFIGS[TINY], features=256)
     torch.manual_seed(0)
-    network = SymmetricMobileNetV2(config).eval()
+    network = DeployableMobileNetV2(config).eval()
     set_active(network, active=True)
     network.head.weight.data.fill_(1.27)  # all integers at their largest
     with pytest.raises(CompilingError, match="head's sums"):

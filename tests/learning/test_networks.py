@@ -12,8 +12,8 @@ from torch import nn
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import (
     CONFIGS,
+    DeployableMobileNetV2,
     NetworkConfig,
-    SymmetricMobileNetV2,
     append_and_pool,
     build_network,
     deployed_parameters,
@@ -89,7 +89,7 @@ def test_every_parameter_learns():
 
 
 def test_without_smoothing_stages_nothing_is_smoothed():
-    network = SymmetricMobileNetV2(replace(TINY, smoothing=SmoothingConfig(stages=(1,))))
+    network = DeployableMobileNetV2(replace(TINY, smoothing=SmoothingConfig(stages=(1,))))
     assert [stage.smoothing is not None for stage in network.stages] == [False, True]
 
 
@@ -112,4 +112,4 @@ def test_unknown_network_error_names_the_known_ones():
 )
 def test_configuration_that_cannot_be_deployed_is_refused(change, message):
     with pytest.raises(LearningError, match=message):
-        SymmetricMobileNetV2(replace(TINY, **change))
+        DeployableMobileNetV2(replace(TINY, **change))
