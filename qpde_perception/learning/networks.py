@@ -36,7 +36,7 @@ class NetworkConfig:
         classes: Number of classes.
         widths: Channels per stage; each is at most twice the one before.
         depths: Blocks per stage.
-        expansions: Ratio of hidden to trunk channels per stage.
+        expansions: Ratio of a block's hidden channels to those it gets, per stage.
         features: Channels that the head sees.
         weight_bits: Bits of the weights.
         activation_bits: Bits of the activations.

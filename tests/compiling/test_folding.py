@@ -15,7 +15,7 @@ from qpde_perception.compiling.folding import _Folder, fold
 from qpde_perception.compiling.reference import IntegerReference
 from qpde_perception.compiling.specification import PIXELS, Add, Append, Conv, Smooth
 from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
-from qpde_perception.learning.quantizers import ActivationQuantizer, set_active
+from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer, set_active
 from qpde_perception.learning.total_variation import SmoothingConfig
 from qpde_perception.learning.training import predict
 
@@ -38,6 +38,16 @@ def test_trained_network_and_its_integers_agree(make_network, images, flavour, s
     atol = 1e-6 * np.abs(trained).max()
     np.testing.assert_allclose(trained, deployed["logits"], rtol=1e-6, atol=atol)
     assert np.array_equal(trained.argmax(1), deployed["logits"].argmax(1))
+
+
+def test_they_agree_when_every_kernel_has_a_step_of_its_own(make_network, images, flavour):
+    network = make_network(f"{flavour}_mobilenet_v2_tiny", seed=3)
+    quantizers = [m for m in network.modules() if isinstance(m, WeightQuantizer)]
+    for index, quantizer in enumerate(quantizers):
+        quantizer.alpha.data.fill_(3.0 * 2.0 ** (index % 4 - 2))
+    pixels = images(12, 16, seed=53)
+    trained, deployed = predict(network, pixels), IntegerReference(fold(network)).infer(pixels)
+    np.testing.assert_allclose(trained, deployed, rtol=1e-6, atol=1e-6 * np.abs(trained).max())
 
 
 @pytest.mark.parametrize("iterations", [2, 3])
