@@ -19,6 +19,7 @@ settings.load_profile("project")
 ROOT = Path(__file__).parents[1]
 SIGN_DATA = ROOT.parent / "shared" / "data" / "gtsrb"
 TINY = "symmetric_mobilenet_v2_tiny"
+FLAVOURS = ("symmetric", "twin", "ordinary")
 
 
 def noise_images(count, size, seed):
@@ -29,6 +30,12 @@ def noise_images(count, size, seed):
     share = np.linspace(0.0, 1.0, count)[:, None, None, None]
     noise = rng.integers(0, 256, blobs.shape)
     return ((1 - share) * blobs + share * noise).astype(np.uint8)
+
+
+@pytest.fixture(scope="session", params=FLAVOURS)
+def flavour(request):
+    """Each flavour of the deployable network in turn."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,8 @@ def command(
     accuracy = _measured(bundle, data, golden, pixels, truth)
     manifest = bundle.manifest.model_copy(update={"accuracy": accuracy})
     certificate = certified(bundle, _frames_to_certify(data, trained.spec, pixels))
-    card = with_certificate(write_card(manifest, trained.recipe), certificate)
+    flavour = trained.network.config.flavour
+    card = with_certificate(write_card(manifest, trained.recipe, flavour), certificate)
     bundle.contents[CARD] = card.encode()
     bundle.contents[CERTIFICATE] = certificate.to_bytes()
     bundle = write_bundle(Bundle(out, manifest, bundle.contents))

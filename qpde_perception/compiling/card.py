@@ -9,16 +9,32 @@ if TYPE_CHECKING:
 
     from qpde_perception.bundles import Manifest
     from qpde_perception.compiling.certificate import Certificate
+    from qpde_perception.learning.networks import Flavour
 
 SECTION, NEXT_SECTION = "## Certificate\n", "## Limits\n"
+WHAT_IT_IS: Mapping[Flavour, str] = {
+    "symmetric": """\
+Symmetric MobileNetV2: every block is `x - K^T relu(K x + b)`, one pair of kernels for both ways, so
+that a block is a gradient step: one that does not amplify the rounding of activations as long as
+its step is small enough, which the certificate says of each; total-variation smoothing of feature
+maps; append-and-pool transitions.""",
+    "twin": """\
+The twin of the symmetric MobileNetV2, for comparison: the same convolutions, each with a kernel of
+its own, so that no block is a gradient step; total-variation smoothing of feature maps;
+append-and-pool transitions.""",
+    "ordinary": """\
+Ordinary MobileNetV2, for comparison: inverted residuals, the first of a stage with stride 2; no
+smoothing of feature maps.""",
+}
 
 
-def write_card(manifest: Manifest, recipe: Mapping[str, Any]) -> str:
+def write_card(manifest: Manifest, recipe: Mapping[str, Any], flavour: Flavour) -> str:
     """Return `CARD.md` of a traffic-sign model.
 
     Args:
         manifest: What the bundle says of itself, accuracies included.
         recipe: The training recipe, as plain values.
+        flavour: What the network's blocks are.
     """
     spec = manifest.input
     rows = "\n".join(
@@ -35,10 +51,7 @@ sign is grown by {spec.region_margin:.0%} of its size on each side before it is 
 
 ## What it is
 
-Symmetric MobileNetV2: every block is `x - K^T relu(K x + b)`, one pair of kernels for both ways, so
-that a block is a gradient step: one that does not amplify the rounding of activations as long as
-its step is small enough, which the certificate says of each; total-variation smoothing of feature
-maps; append-and-pool transitions. All scales are powers of two (weights: seven
+{WHAT_IT_IS[flavour]} All scales are powers of two (weights: seven
 bits times a power of two), so that every sum is exact in float32 and the CPU engines give the same
 bits as the integer reference.
 

@@ -20,21 +20,23 @@ from qpde_perception.compiling.specification import (
     Specification,
 )
 from qpde_perception.learning.networks import PIXEL_SPREAD
+from qpde_perception.learning.ordinary import InvertedResidual
+from qpde_perception.learning.quantizers import WeightQuantizer
 from qpde_perception.learning.symmetric import PooledHead, Requantization
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from qpde_perception.learning.networks import Stage, SymmetricMobileNetV2
-    from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer
-    from qpde_perception.learning.symmetric import PositiveBatchNorm, SymmetricBlock
+    from qpde_perception.learning.networks import DeployableMobileNetV2, Stage
+    from qpde_perception.learning.quantizers import ActivationQuantizer
+    from qpde_perception.learning.symmetric import PositiveBatchNorm, QuantizedConv, ResidualStep
 
     Array = NDArray[Any]
 
 EXACT_FLOAT32 = 2**24
 
 
-def fold(network: SymmetricMobileNetV2) -> Specification:
+def fold(network: DeployableMobileNetV2) -> Specification:
     """Write a trained network in integers.
 
     Args:
@@ -50,7 +52,7 @@ def fold(network: SymmetricMobileNetV2) -> Specification:
 class _Folder:
     """Collects grids, layers and arrays while walking the network."""
 
-    def __init__(self, network: SymmetricMobileNetV2) -> None:
+    def __init__(self, network: DeployableMobileNetV2) -> None:
         self.network = network
         self.grids = {PIXELS: Grid(scale=1.0 / PIXEL_SPREAD, q_min=-128, q_max=127)}
         self.layers: list[Conv | Add | Smooth | Append | Head] = []
@@ -58,32 +60,12 @@ class _Folder:
 
     def specification(self) -> Specification:
         network = self.network
-        stem = network.stem
-        trunk = self._conv(
-            "stem",
-            PIXELS,
-            network.stages[0].trunk,
-            _codes(stem.weight_quantizer, stem.weight),
-            _scales(stem.weight_quantizer, stem.norm, self.grids[PIXELS], network.stages[0].trunk),
-            stride=stem.stride,
-            padding=stem.padding,
-        )
+        trunk = self._normalised("stem", PIXELS, network.stages[0].trunk, network.stem)
         for index, stage in enumerate(network.stages):
-            if index:
+            if stage.pools:
                 trunk = self._append_and_pool(index, stage, trunk)
             trunk = self._stage(index, stage, trunk)
-        features = self._conv(
-            "features",
-            trunk,
-            network.rectified,
-            _codes(network.features.weight_quantizer, network.features.weight),
-            _scales(
-                network.features.weight_quantizer,
-                network.features.norm,
-                self.grids[trunk],
-                network.rectified,
-            ),
-        )
+        features = self._normalised("features", trunk, network.rectified, network.features)
         self._head(features)
         size = network.config.input_size
         document = Document(
@@ -108,12 +90,26 @@ class _Folder:
             )
             trunk = output
         for number, block in enumerate(stage.blocks):
-            trunk = self._block(f"stage{index}.block{number}", block, trunk)
+            name = f"stage{index}.block{number}"
+            if isinstance(block, InvertedResidual):
+                trunk = self._inverted_residual(name, block, trunk)
+            else:
+                trunk = self._step(name, block, trunk)
         return trunk
 
-    def _block(self, name: str, block: SymmetricBlock, trunk: str) -> str:
-        expand = _codes(block.expand_quantizer, block.expand)
-        depthwise = _codes(block.depthwise_quantizer, block.depthwise)
+    def _inverted_residual(self, name: str, block: InvertedResidual, trunk: str) -> str:
+        expanded = self._normalised(f"{name}.expand", trunk, block.expanded, block.expand)
+        rectified = self._normalised(
+            f"{name}.depthwise", expanded, block.rectified, block.depthwise
+        )
+        branch = self._normalised(f"{name}.project", rectified, block.trunk, block.project)
+        return self._sum(name, trunk, branch) if block.adds else branch
+
+    def _step(self, name: str, block: ResidualStep, trunk: str) -> str:
+        expand, depthwise, depthwise_back, project = map(
+            _int8, block.kernels(WeightQuantizer.codes)
+        )
+        depthwise_back_quantizer, project_quantizer = block.back_quantizers
         hidden = len(depthwise)
         expanded = self._conv(
             f"{name}.expand",
@@ -133,26 +129,24 @@ class _Folder:
             padding=1,
             groups=hidden,
         )
+        third, fourth = (f"{name}.{convolution}" for convolution in block.way_back)
         returned = self._conv(
-            f"{name}.depthwise_t",
+            third,
             rectified,
             block.returned,
-            depthwise[:, :, ::-1, ::-1],
-            _uniform(block.depthwise_quantizer, hidden),
+            depthwise_back,
+            _uniform(depthwise_back_quantizer, hidden),
             padding=1,
             groups=hidden,
         )
         # The minus sign of the step goes into the integers, whose range is symmetric.
         scale, offset = _scales(
-            block.expand_quantizer, block.outer_norm, self.grids[returned], block.trunk
+            project_quantizer, block.outer_norm, self.grids[returned], block.trunk
         )
-        branch = self._conv(
-            f"{name}.expand_t",
-            returned,
-            block.trunk,
-            -expand.transpose(1, 0, 2, 3),
-            (scale, -offset),
-        )
+        branch = self._conv(fourth, returned, block.trunk, -project, (scale, -offset))
+        return self._sum(name, trunk, branch)
+
+    def _sum(self, name: str, trunk: str, branch: str) -> str:
         output = f"{name}.sum"
         self.grids[output] = self.grids[trunk]
         self.layers.append(Add(name=output, trunk=trunk, branch=branch, output=output))
@@ -194,6 +188,21 @@ class _Folder:
         self.arrays["head.bias"] = network.head.bias.detach().numpy().astype(np.float32)
         multiplier = float(np.float32(finer / positions))
         self.layers.append(Head(name="head", input=features, multiplier=multiplier))
+
+    def _normalised(
+        self, name: str, source: str, target: ActivationQuantizer, conv: QuantizedConv
+    ) -> str:
+        """Add a convolution with its normalisation folded in, return its tensor."""
+        return self._conv(
+            name,
+            source,
+            target,
+            _int8(conv.weight_quantizer.codes(conv.weight)),
+            _scales(conv.weight_quantizer, conv.norm, self.grids[source], target),
+            stride=conv.stride,
+            padding=conv.padding,
+            groups=conv.groups,
+        )
 
     def _conv(
         self,
@@ -239,8 +248,8 @@ class _Folder:
         return name
 
 
-def _codes(quantizer: WeightQuantizer, weight: torch.Tensor) -> Array:
-    return quantizer.codes(weight).numpy().astype(np.int8)
+def _int8(codes: torch.Tensor) -> Array:
+    return codes.numpy().astype(np.int8)
 
 
 def _uniform(quantizer: WeightQuantizer, outputs: int) -> tuple[Array, Array]:

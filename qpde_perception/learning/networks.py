@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's name)
 
 from qpde_perception.learning.errors import LearningError
+from qpde_perception.learning.ordinary import InvertedResidual
 from qpde_perception.learning.quantizers import ActivationQuantizer
 from qpde_perception.learning.symmetric import PooledHead, QuantizedConv, SymmetricBlock
 from qpde_perception.learning.total_variation import SmoothingConfig, TotalVariationStep
+from qpde_perception.learning.twin import TwinBlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,22 +23,27 @@ if TYPE_CHECKING:
 PIXEL_CENTRE = 128.0
 PIXEL_SPREAD = 64.0
 
+Flavour = Literal["symmetric", "twin", "ordinary"]
+Block = SymmetricBlock | TwinBlock | InvertedResidual
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """Shape of a symmetric MobileNetV2.
+    """Shape of a deployable MobileNetV2.
 
     Attributes:
         input_size: Height and width of the input, pixels.
         classes: Number of classes.
         widths: Channels per stage; each is at most twice the one before.
-        depths: Symmetric blocks per stage.
-        expansions: Ratio of hidden to trunk channels per stage.
+        depths: Blocks per stage.
+        expansions: Ratio of a block's hidden channels to those it gets, per stage.
         features: Channels that the head sees.
         weight_bits: Bits of the weights.
         activation_bits: Bits of the activations.
         smoothing: Total-variation smoothing of stage inputs.
-        stable: Whether every block is kept within the step size that amplifies nothing.
+        stable: Whether every symmetric block is kept within the step size that amplifies nothing.
+        flavour: What a block is: `symmetric`, its `twin` of independent kernels, or the `ordinary`
+            inverted residual.
     """
 
     input_size: int = 48
@@ -49,6 +56,7 @@ class NetworkConfig:
     activation_bits: int = 8
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     stable: bool = False
+    flavour: Flavour = "symmetric"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
@@ -65,38 +73,63 @@ class NetworkConfig:
         return cls(**plain, smoothing=SmoothingConfig(**smoothing))
 
 
+UNSMOOTHED = SmoothingConfig(stages=())
+TINY = NetworkConfig(
+    input_size=16, classes=5, widths=(8, 16), depths=(1, 1), expansions=(2, 2), features=16
+)
 CONFIGS: dict[str, NetworkConfig] = {
     "symmetric_mobilenet_v2": NetworkConfig(),
     "stable_mobilenet_v2": NetworkConfig(stable=True),
-    "symmetric_mobilenet_v2_tiny": NetworkConfig(
-        input_size=16, classes=5, widths=(8, 16), depths=(1, 1), expansions=(2, 2), features=16
+    "twin_mobilenet_v2": NetworkConfig(flavour="twin"),
+    # Three convolutions a block, not four, and its strided blocks are cheaper: two of the hidden
+    # widths are larger, so that the multiply-adds are about the same (2 % more).
+    "ordinary_mobilenet_v2": NetworkConfig(
+        flavour="ordinary", expansions=(4, 5, 4), smoothing=UNSMOOTHED
     ),
+    "symmetric_mobilenet_v2_tiny": TINY,
+    "twin_mobilenet_v2_tiny": replace(TINY, flavour="twin"),
+    "ordinary_mobilenet_v2_tiny": replace(TINY, flavour="ordinary", smoothing=UNSMOOTHED),
 }
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution, their trunk on one grid from end to end."""
+    """Blocks of one resolution, their trunk on one grid from end to end.
 
-    def __init__(self, config: NetworkConfig, index: int) -> None:
+    Attributes:
+        pools: Whether the stage begins by append-and-pool.
+    """
+
+    def __init__(
+        self, config: NetworkConfig, index: int, before: ActivationQuantizer | None
+    ) -> None:
+        """Make a stage.
+
+        Args:
+            config: Shape of the network.
+            index: Of the stage.
+            before: Quantizer of the trunk of the stage before; None at the first stage.
+        """
         super().__init__()
+        self.channels = config.widths[index]
+        self.pools = index > 0 and config.flavour != "ordinary"
         self.trunk = ActivationQuantizer(config.activation_bits, signed=True)
         self.smoothing = (
             TotalVariationStep(config.smoothing) if index in config.smoothing.stages else None
         )
-        self.blocks: Sequence[SymmetricBlock] = nn.ModuleList(  # type: ignore[assignment]
-            SymmetricBlock(
-                config.widths[index],
-                config.expansions[index],
-                self.trunk,
-                stable_size=config.input_size // 2 ** (index + 1) if config.stable else None,
-                weight_bits=config.weight_bits,
-                activation_bits=config.activation_bits,
-            )
-            for _ in range(config.depths[index])
+        self.blocks: Sequence[Block] = nn.ModuleList(  # type: ignore[assignment]
+            _block(config, index, number, self.trunk, before)
+            for number in range(config.depths[index])
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the stage on `x`, on the trunk's grid, shape (n, channels, height, width)."""
+        """Run the stage.
+
+        Args:
+            x: On the grid of the trunk before, at the first stage of its own; shape (n, channels,
+                height, width).
+        """
+        if self.pools:
+            x = self.trunk(append_and_pool(x, self.channels))
         if self.smoothing is not None:
             scale = self.trunk.scale if self.trunk.active else None
             x = self.trunk(self.smoothing(x, scale))
@@ -105,11 +138,34 @@ class Stage(nn.Module):
         return x
 
 
-class SymmetricMobileNetV2(nn.Module):
-    """Forward-stable MobileNetV2: symmetric blocks, append-and-pool transitions, TV smoothing.
+def _block(
+    config: NetworkConfig,
+    index: int,
+    number: int,
+    trunk: ActivationQuantizer,
+    before: ActivationQuantizer | None,
+) -> Block:
+    width, expansion = config.widths[index], config.expansions[index]
+    bits = {"weight_bits": config.weight_bits, "activation_bits": config.activation_bits}
+    if config.flavour == "twin":
+        return TwinBlock(width, expansion, trunk, **bits)
+    if config.flavour == "symmetric":
+        size = config.input_size // 2 ** (index + 1) if config.stable else None
+        return SymmetricBlock(width, expansion, trunk, stable_size=size, **bits)
+    if number == 0 and before is not None:
+        inputs = config.widths[index - 1]
+        return InvertedResidual(inputs, width, expansion, (before, trunk), stride=2, **bits)
+    return InvertedResidual(width, width, expansion, (trunk, trunk), stride=1, **bits)
 
-    A stage that follows another halves the resolution by 2x2 average pooling and gains channels by
-    appending copies of its first ones, so that no strided or 1x1 shortcut breaks the symmetry.
+
+class DeployableMobileNetV2(nn.Module):
+    """MobileNetV2 whose every quantized tensor lies on the grid that is deployed.
+
+    In the symmetric flavour, forward-stable, and in its twin a stage that follows another halves
+    the resolution by 2x2 average pooling and gains channels by appending copies of its first ones,
+    so that no strided or 1x1 shortcut breaks the symmetry; stages may begin with total-variation
+    smoothing. In the ordinary flavour the first block of such a stage has stride 2 and no identity.
+    Stem, features and head are the same in all.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -118,9 +174,10 @@ class SymmetricMobileNetV2(nn.Module):
         self.config = config
         bits = config.weight_bits
         self.stem = QuantizedConv(3, config.widths[0], kernel=3, stride=2, bits=max(bits, 8))
-        self.stages: Sequence[Stage] = nn.ModuleList(  # type: ignore[assignment]
-            Stage(config, i) for i in range(len(config.widths))
-        )
+        stages: list[Stage] = []
+        for index in range(len(config.widths)):
+            stages.append(Stage(config, index, stages[-1].trunk if stages else None))
+        self.stages: Sequence[Stage] = nn.ModuleList(stages)  # type: ignore[assignment]
         self.features = QuantizedConv(
             config.widths[-1], config.features, kernel=1, stride=1, bits=bits
         )
@@ -134,11 +191,10 @@ class SymmetricMobileNetV2(nn.Module):
             pixels: Values 0 to 255, float or uint8, shape (n, 3, height, width).
         """
         scale = torch.full((), 1.0 / PIXEL_SPREAD, device=pixels.device)
-        x = self.stem((pixels.float() - PIXEL_CENTRE) * scale, scale, self.stages[0].trunk)
-        for index, stage in enumerate(self.stages):
-            if index > 0:
-                x = append_and_pool(x, self.config.widths[index])
-            x = stage(stage.trunk(x))
+        trunk = self.stages[0].trunk
+        x = trunk(self.stem((pixels.float() - PIXEL_CENTRE) * scale, scale, trunk))
+        for stage in self.stages:
+            x = stage(x)
         features = self.features(x, self.stages[-1].trunk.scale, self.rectified)
         return self.head(self.rectified(F.relu(features)))  # type: ignore[no-any-return]
 
@@ -149,7 +205,7 @@ def append_and_pool(x: Tensor, channels: int) -> Tensor:
     return torch.cat([pooled, pooled[:, : channels - pooled.shape[1]]], dim=1)
 
 
-def build_network(name: str) -> SymmetricMobileNetV2:
+def build_network(name: str) -> DeployableMobileNetV2:
     """Build a network by the name of its configuration.
 
     Raises:
@@ -158,7 +214,7 @@ def build_network(name: str) -> SymmetricMobileNetV2:
     if name not in CONFIGS:
         msg = f"no network {name!r}; known are {', '.join(sorted(CONFIGS))}"
         raise LearningError(msg)
-    return SymmetricMobileNetV2(CONFIGS[name])
+    return DeployableMobileNetV2(CONFIGS[name])
 
 
 def deployed_parameters(network: nn.Module) -> int:
@@ -178,7 +234,16 @@ def _check(config: NetworkConfig) -> None:
     if config.input_size % 2 ** len(config.widths):
         msg = f"input size {config.input_size} is not divisible by {2 ** len(config.widths)}"
         raise LearningError(msg)
+    if config.flavour not in get_args(Flavour):
+        msg = f"no flavour {config.flavour!r}; known are {', '.join(get_args(Flavour))}"
+        raise LearningError(msg)
+    if config.stable and config.flavour != "symmetric":
+        msg = f"only symmetric blocks can be kept stable, not {config.flavour} ones"
+        raise LearningError(msg)
     smoothing = config.smoothing
+    if config.flavour == "ordinary" and smoothing.stages:
+        msg = "an ordinary network has no smoothing"
+        raise LearningError(msg)
     if math.frexp(smoothing.rate)[0] != 0.5 or smoothing.rate > 0.25:
         msg = f"the smoothing rate must be a power of two up to 1/4, not {smoothing.rate}"
         raise LearningError(msg)

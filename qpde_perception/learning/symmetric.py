@@ -1,8 +1,8 @@
-"""Layers of the deployable symmetric MobileNetV2: every block is `x - K^T sigma(K x)`."""
+"""Layers of the deployable networks; a symmetric block is `x - K^T sigma(K x)`."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from qpde_perception.learning.quantizers import (
     round_straight_through,
     short_mantissa,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Requantization(NamedTuple):
@@ -117,10 +120,12 @@ class PositiveBatchNorm(nn.Module):
 class QuantizedConv(nn.Module):
     """Ordinary convolution with quantized weights, followed by batch normalisation."""
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, bits: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, kernel: int, stride: int, bits: int, groups: int = 1
+    ) -> None:
         super().__init__()
-        self.stride, self.padding = stride, kernel // 2
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
+        self.stride, self.padding, self.groups = stride, kernel // 2, groups
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
         nn.init.kaiming_normal_(self.weight)
         self.weight_quantizer = WeightQuantizer(bits)
         self.norm = PositiveBatchNorm(outputs)
@@ -134,19 +139,110 @@ class QuantizedConv(nn.Module):
             target: Quantizer of the result.
         """
         total = F.conv2d(
-            x, self.weight_quantizer(self.weight), stride=self.stride, padding=self.padding
+            x,
+            self.weight_quantizer(self.weight),
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
         )
         steps = Requantization.between(scale, self.weight_quantizer, target)
         return self.norm(total, steps)  # type: ignore[no-any-return]
 
 
-class SymmetricBlock(nn.Module):
+class Kernels(NamedTuple):
+    """The kernels of a block's four convolutions, in order of execution.
+
+    Attributes:
+        expand: 1x1, shape (hidden, channels, 1, 1).
+        depthwise: Shape (hidden, 1, 3, 3).
+        depthwise_back: Shape (hidden, 1, 3, 3).
+        project: 1x1, shape (channels, hidden, 1, 1).
+    """
+
+    expand: Tensor
+    depthwise: Tensor
+    depthwise_back: Tensor
+    project: Tensor
+
+
+class ResidualStep(nn.Module):
+    """`x - D2 K4 K3 sigma(D1 K2 K1 x + b1) + b2`: what kind of step it is, `K3` and `K4` decide.
+
+    `K1` is a 1x1 expansion, `K2` and `K3` are depthwise 3x3, `K4` is a 1x1 projection; `D1`, `D2`
+    are the positive scales of two batch normalisations. Every quantized tensor of the deployed
+    block has a quantizer here.
+
+    Attributes:
+        way_back: Names of the third and the fourth convolution in the deployed network.
+    """
+
+    way_back: tuple[str, str]
+
+    def __init__(
+        self,
+        channels: int,
+        expansion: int,
+        trunk: ActivationQuantizer,
+        *,
+        limited: bool = False,
+        weight_bits: int,
+        activation_bits: int,
+        step: float = 0.3,
+    ) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        self.expand = nn.Parameter(torch.empty(hidden, channels, 1, 1))
+        self.depthwise = nn.Parameter(torch.empty(hidden, 1, 3, 3))
+        nn.init.normal_(self.expand)
+        nn.init.normal_(self.depthwise)
+        self.expand_quantizer = WeightQuantizer(weight_bits)
+        self.depthwise_quantizer = WeightQuantizer(max(weight_bits, 8))
+        self.inner_norm = PositiveBatchNorm(hidden)
+        self.outer_norm = PositiveBatchNorm(channels, scale=step, limited=limited)
+        self.expanded = ActivationQuantizer(activation_bits, signed=True)
+        self.rectified = ActivationQuantizer(activation_bits, signed=False)
+        self.returned = ActivationQuantizer(activation_bits, signed=True)
+        self._trunk = [trunk]  # shared along the stage, and owned by it
+
+    @property
+    def trunk(self) -> ActivationQuantizer:
+        """The quantizer of the stage's trunk."""
+        return self._trunk[0]
+
+    @property
+    def back_quantizers(self) -> tuple[WeightQuantizer, WeightQuantizer]:
+        """The quantizers of the third and the fourth kernel."""
+        raise NotImplementedError
+
+    def kernels(self, of: Callable[[WeightQuantizer, Tensor], Tensor]) -> Kernels:
+        """Return of every kernel what `of` makes of its quantizer and its parameter."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take one step from `x`, shape (n, channels, height, width)."""
+        return self.step(x, self.kernels(WeightQuantizer.__call__))
+
+    def step(self, x: Tensor, kernels: Kernels) -> Tensor:
+        """Take one step with the given real kernels."""
+        hidden = kernels.depthwise.shape[0]
+        _, project = self.back_quantizers
+        expanded = self.expanded(F.conv2d(x, kernels.expand))
+        inner = F.conv2d(expanded, kernels.depthwise, padding=1, groups=hidden)
+        steps = Requantization.between(
+            self.expanded.scale, self.depthwise_quantizer, self.rectified
+        )
+        rectified = self.rectified(F.relu(self.inner_norm(inner, steps)))
+        returned = F.conv2d(rectified, kernels.depthwise_back, padding=1, groups=hidden)
+        branch = F.conv2d(self.returned(returned), kernels.project)
+        steps = Requantization.between(self.returned.scale, project, self.trunk)
+        return add_on_grid(x, -self.outer_norm(branch, steps), self.trunk)
+
+
+class SymmetricBlock(ResidualStep):
     """`x - D2 K1^T K2^T sigma(D1 K2 K1 x + b1) + b2`: one pair of kernels serves both ways.
 
-    `K1` is the 1x1 expansion, `K2` the depthwise 3x3; the transposed depthwise convolution is
-    written as an ordinary one with the kernel turned by 180 degrees. `D1`, `D2` are the positive
-    scales of the two batch normalisations. Every quantized tensor of the deployed block has a
-    quantizer here.
+    The transposed depthwise convolution is written as an ordinary one with the kernel turned by 180
+    degrees.
 
     With `||.||` the largest singular value for the real size of the feature map, the block does not
     expand any difference in the norm weighted by `D2^-1` as long as its curvature
@@ -160,6 +256,8 @@ class SymmetricBlock(nn.Module):
     CURVATURE = 1.98
     """What the block keeps below 2: power iteration comes from below."""
 
+    way_back = ("depthwise_t", "expand_t")
+
     def __init__(
         self,
         channels: int,
@@ -169,51 +267,38 @@ class SymmetricBlock(nn.Module):
         stable_size: int | None = None,
         weight_bits: int,
         activation_bits: int,
-        step: float = 0.3,
     ) -> None:
-        super().__init__()
-        hidden = channels * expansion
         stable = stable_size is not None
         torus = (stable_size or 0) + 1
-        self.register_buffer(
-            "direction", torch.randn(1, channels, torus, torus) if stable else None
+        direction = torch.randn(1, channels, torus, torus) if stable else None
+        super().__init__(
+            channels,
+            expansion,
+            trunk,
+            limited=stable,
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
         )
+        self.register_buffer("direction", direction)
         self.direction: Tensor | None
-        self.expand = nn.Parameter(torch.empty(hidden, channels, 1, 1))
-        self.depthwise = nn.Parameter(torch.empty(hidden, 1, 3, 3))
-        nn.init.normal_(self.expand)
-        nn.init.normal_(self.depthwise)
-        self.expand_quantizer = WeightQuantizer(weight_bits)
-        self.depthwise_quantizer = WeightQuantizer(max(weight_bits, 8))
-        self.inner_norm = PositiveBatchNorm(hidden)
-        self.outer_norm = PositiveBatchNorm(channels, scale=step, limited=stable)
-        self.expanded = ActivationQuantizer(activation_bits, signed=True)
-        self.rectified = ActivationQuantizer(activation_bits, signed=False)
-        self.returned = ActivationQuantizer(activation_bits, signed=True)
-        self._trunk = [trunk]  # shared along the stage, and owned by it
 
     @property
-    def trunk(self) -> ActivationQuantizer:
-        """The quantizer of the stage's trunk."""
-        return self._trunk[0]
+    def back_quantizers(self) -> tuple[WeightQuantizer, WeightQuantizer]:
+        """Those of the first two kernels, in reverse."""
+        return self.depthwise_quantizer, self.expand_quantizer
+
+    def kernels(self, of: Callable[[WeightQuantizer, Tensor], Tensor]) -> Kernels:
+        """Return of both kernels what `of` makes of them, and its transposes."""
+        expand = of(self.expand_quantizer, self.expand)
+        depthwise = of(self.depthwise_quantizer, self.depthwise)
+        return Kernels(expand, depthwise, depthwise.flip(2, 3), expand.transpose(0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Take one stable step from `x`, shape (n, channels, height, width)."""
-        expand = self.expand_quantizer(self.expand)
-        depthwise = self.depthwise_quantizer(self.depthwise)
-        hidden = depthwise.shape[0]
+        kernels = self.kernels(WeightQuantizer.__call__)
         if self.training and self.direction is not None:
-            self._limit_step(self.direction, expand.detach(), depthwise.detach())
-        expanded = self.expanded(F.conv2d(x, expand))
-        inner = F.conv2d(expanded, depthwise, padding=1, groups=hidden)
-        steps = Requantization.between(
-            self.expanded.scale, self.depthwise_quantizer, self.rectified
-        )
-        rectified = self.rectified(F.relu(self.inner_norm(inner, steps)))
-        returned = F.conv2d(rectified, depthwise.flip(2, 3), padding=1, groups=hidden)
-        branch = F.conv2d(self.returned(returned), expand.transpose(0, 1))
-        steps = Requantization.between(self.returned.scale, self.expand_quantizer, self.trunk)
-        return add_on_grid(x, -self.outer_norm(branch, steps), self.trunk)
+            self._limit_step(self.direction, kernels.expand.detach(), kernels.depthwise.detach())
+        return self.step(x, kernels)
 
     @torch.no_grad()
     def _limit_step(self, direction: Tensor, expand: Tensor, depthwise: Tensor) -> None:

@@ -18,8 +18,8 @@ from qpde_perception.frames import InputSpec
 from qpde_perception.learning.batches import BatchFeeder, BatchSource
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import (
+    DeployableMobileNetV2,
     NetworkConfig,
-    SymmetricMobileNetV2,
     build_network,
 )
 from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer, set_active
@@ -114,7 +114,7 @@ def train(
     *,
     device: str = "cpu",
     workers: int = 1,
-) -> SymmetricMobileNetV2:
+) -> DeployableMobileNetV2:
     """Train a network, or go on where an interrupted run stopped.
 
     Args:
@@ -160,7 +160,7 @@ def _train(
     *,
     watcher: Watcher,
     device: str,
-) -> SymmetricMobileNetV2:
+) -> DeployableMobileNetV2:
     torch.manual_seed(config.seed)
     network = build_network(config.network)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -202,7 +202,7 @@ class TrainedRun:
         recipe: The recipe, as plain values.
     """
 
-    network: SymmetricMobileNetV2
+    network: DeployableMobileNetV2
     name: str
     spec: InputSpec
     labels: tuple[str, ...]
@@ -217,7 +217,7 @@ def load_run(folder: Path) -> TrainedRun:
     """
     try:
         document = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-        network = SymmetricMobileNetV2(NetworkConfig.from_dict(document["network"]))
+        network = DeployableMobileNetV2(NetworkConfig.from_dict(document["network"]))
         network.load_state_dict(load_file(folder / WEIGHTS))
         spec = InputSpec.model_validate(document["input"])
         recipe = document["training"]
@@ -253,7 +253,7 @@ def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def _train_epoch(
-    network: SymmetricMobileNetV2,
+    network: DeployableMobileNetV2,
     optimizer: torch.optim.Optimizer,
     feeder: BatchFeeder,
     config: TrainingConfig,
@@ -323,7 +323,7 @@ def _optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.
 
 @torch.no_grad()
 def _start_quantization(
-    network: SymmetricMobileNetV2, feeder: BatchFeeder, config: TrainingConfig
+    network: DeployableMobileNetV2, feeder: BatchFeeder, config: TrainingConfig
 ) -> None:
     """Set every activation's clipping from what the float network shows."""
     quantizers = [m for m in network.modules() if isinstance(m, ActivationQuantizer)]
@@ -400,7 +400,7 @@ def _forget_after(epoch: int, folder: Path) -> None:
 def _save_result(
     folder: Path,
     config: TrainingConfig,
-    network: SymmetricMobileNetV2,
+    network: DeployableMobileNetV2,
     names: tuple[str, ...],
     spec: InputSpec,
 ) -> None:

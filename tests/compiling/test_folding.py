@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
+from qpde_perception.compiling.certificate.sizes import tensor_sizes
 from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.folding import _Folder, fold
 from qpde_perception.compiling.reference import IntegerReference
-from qpde_perception.compiling.specification import PIXELS, Conv
-from qpde_perception.learning.networks import CONFIGS, SymmetricMobileNetV2
-from qpde_perception.learning.quantizers import ActivationQuantizer, set_active
+from qpde_perception.compiling.specification import PIXELS, Add, Append, Conv, Smooth
+from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
+from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer, set_active
 from qpde_perception.learning.total_variation import SmoothingConfig
 from qpde_perception.learning.training import predict
 
-FULL = "symmetric_mobilenet_v2"
 TINY = "symmetric_mobilenet_v2_tiny"
 
 
-@pytest.mark.parametrize(("name", "seed"), [(TINY, 0), (TINY, 1), (TINY, 2), (FULL, 0)])
-def test_trained_network_and_its_integers_agree(make_network, images, name, seed):
-    network = make_network(name, seed)
+@pytest.mark.parametrize(("size", "seed"), [("_tiny", 0), ("_tiny", 1), ("_tiny", 2), ("", 0)])
+def test_trained_network_and_its_integers_agree(make_network, images, flavour, size, seed):
+    network = make_network(f"{flavour}_mobilenet_v2{size}", seed)
     pixels = images(24, network.config.input_size, seed + 50)
     features = []
     network.rectified.register_forward_hook(
@@ -40,6 +40,16 @@ def test_trained_network_and_its_integers_agree(make_network, images, name, seed
     assert np.array_equal(trained.argmax(1), deployed["logits"].argmax(1))
 
 
+def test_they_agree_when_every_kernel_has_a_step_of_its_own(make_network, images, flavour):
+    network = make_network(f"{flavour}_mobilenet_v2_tiny", seed=3)
+    quantizers = [m for m in network.modules() if isinstance(m, WeightQuantizer)]
+    for index, quantizer in enumerate(quantizers):
+        quantizer.alpha.data.fill_(3.0 * 2.0 ** (index % 4 - 2))
+    pixels = images(12, 16, seed=53)
+    trained, deployed = predict(network, pixels), IntegerReference(fold(network)).infer(pixels)
+    np.testing.assert_allclose(trained, deployed, rtol=1e-6, atol=1e-6 * np.abs(trained).max())
+
+
 @pytest.mark.parametrize("iterations", [2, 3])
 def test_they_agree_with_more_smoothing_and_a_stage_that_keeps_its_channels(images, iterations):
     config = replace(
@@ -48,7 +58,7 @@ def test_they_agree_with_more_smoothing_and_a_stage_that_keeps_its_channels(imag
         smoothing=SmoothingConfig(rate=0.25, iterations=iterations),
     )
     torch.manual_seed(3)
-    network = SymmetricMobileNetV2(config).eval()
+    network = DeployableMobileNetV2(config).eval()
     network.head.weight.data.normal_()
     set_active(network, active=True)
     pixels = images(8, 16, seed=4)
@@ -70,19 +80,66 @@ def test_both_directions_of_a_block_use_the_same_integers(tiny_specification, ti
     assert blocks == 2
 
 
-def test_every_scale_is_exact_in_float32(tiny_specification):
-    for grid in tiny_specification.document.grids.values():
+def test_the_twin_has_four_kernels_of_its_own_where_the_symmetric_block_has_two(make_network):
+    specification = fold(make_network("twin_mobilenet_v2_tiny"))
+    names = [layer.name for layer in specification.layers if "block0" in layer.name]
+    parts = ("expand", "depthwise", "depthwise_back", "project", "sum")
+    assert names == [f"stage{index}.block0.{part}" for index in (0, 1) for part in parts]
+    for block in ("stage0.block0", "stage1.block0"):
+        expand, depthwise, back, project = (
+            specification.arrays[f"{block}.{part}.weight"].astype(int) for part in parts[:4]
+        )
+        for turned in (depthwise, depthwise[:, :, ::-1, ::-1]):
+            assert (turned != back).mean() > 0.9
+        assert (np.abs(expand.transpose(1, 0, 2, 3)) != np.abs(project)).mean() > 0.9
+
+
+def test_ordinary_blocks_are_three_convolutions_and_a_sum_where_the_shape_stays(make_network):
+    specification = fold(make_network("ordinary_mobilenet_v2_tiny"))
+    parts = ("expand", "depthwise", "project")
+    expected = [f"stage{index}.block0.{part}" for index in (0, 1) for part in parts]
+    expected.insert(3, "stage0.block0.sum")
+    assert [layer.name for layer in specification.layers if "block" in layer.name] == expected
+    assert not [layer for layer in specification.layers if isinstance(layer, Append | Smooth)]
+    rectified = [specification.grid(name).rectifies for name in expected]
+    assert rectified == [True, True, False, False, True, True, False]
+    sums = [layer for layer in specification.layers if isinstance(layer, Add)]
+    assert len({specification.grid(name).scale for name in (sums[0].trunk, sums[0].output)}) == 1
+
+
+def multiply_adds(specification):
+    """Of all convolutions, for one frame."""
+    sizes = tensor_sizes(specification)
+    return sum(
+        int(np.prod(sizes[layer.output])) * specification.arrays[f"{layer.name}.weight"][0].size
+        for layer in specification.layers
+        if isinstance(layer, Conv)
+    )
+
+
+def test_flavours_are_of_equal_compute(make_network):
+    symmetric, twin, ordinary = (
+        multiply_adds(fold(make_network(f"{flavour}_mobilenet_v2")))
+        for flavour in ("symmetric", "twin", "ordinary")
+    )
+    assert symmetric == twin
+    assert symmetric < ordinary < 1.02 * symmetric
+
+
+def test_every_scale_is_exact_in_float32(make_network, flavour):
+    specification = fold(make_network(f"{flavour}_mobilenet_v2_tiny"))
+    for grid in specification.document.grids.values():
         assert frexp(grid.scale)[0] == 0.5
-    for layer in tiny_specification.layers:
+    for layer in specification.layers:
         if not isinstance(layer, Conv):
             continue
-        scale = tiny_specification.arrays[f"{layer.name}.scale"]
+        scale = specification.arrays[f"{layer.name}.scale"]
         assert scale.dtype == np.float32
         assert not (np.frexp(scale)[0] * 128 % 1).any(), "more than seven bits"
-        source, target = (tiny_specification.grid(name) for name in (layer.input, layer.output))
+        source, target = (specification.grid(name) for name in (layer.input, layer.output))
         multiplier = source.scale * scale.astype(np.float64) / target.scale
         assert not (multiplier * 2**16 % 1).any(), "finer than 2^-16 of a code"
-    assert (np.frexp(tiny_specification.arrays["head.scale"])[0] == 0.5).all()
+    assert (np.frexp(specification.arrays["head.scale"])[0] == 0.5).all()
 
 
 def test_pixels_lie_on_the_grid_of_a_signed_byte(tiny_specification):
@@ -109,8 +166,8 @@ def test_weight_scale_that_is_not_positive_is_refused(make_network, part, alpha)
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("index", [0, 3, -1])
-def test_activation_scale_that_is_not_positive_is_refused(make_network, index, alpha):
-    network = make_network(seed=5)
+def test_activation_scale_that_is_not_positive_is_refused(make_network, flavour, index, alpha):
+    network = make_network(f"{flavour}_mobilenet_v2_tiny", seed=5)
     quantizers = [m for m in network.modules() if isinstance(m, ActivationQuantizer)]
     quantizers[index].alpha.data.fill_(alpha)
     with pytest.raises(CompilingError, match="not positive"):
@@ -142,7 +199,7 @@ def test_bias_beyond_32_bits_is_refused(make_network):
 def test_head_whose_sums_overflow_float32_is_refused():
     config = replace(CONFIGS[TINY], features=256)
     torch.manual_seed(0)
-    network = SymmetricMobileNetV2(config).eval()
+    network = DeployableMobileNetV2(config).eval()
     set_active(network, active=True)
     network.head.weight.data.fill_(1.27)  # all integers at their largest
     with pytest.raises(CompilingError, match="head's sums"):

@@ -120,8 +120,14 @@ def test_packed_bundle_is_found_on_its_shelf(bundle, monkeypatch):
 def test_card_states_what_was_measured(shipped_bundle):
     manifest = shipped_bundle.manifest
     recipe = dict.fromkeys(TrainingConfig.__dataclass_fields__, "?")
-    card = write_card(manifest, recipe)
+    card = write_card(manifest, recipe, "symmetric")
     for entry in manifest.accuracy:
         assert f"{entry.top1:.2%}" in card
         assert entry.data in card
     assert f"{manifest.parameters:,} parameters" in card
+
+
+def test_card_claims_gradient_steps_of_a_symmetric_network_alone(shipped_bundle, flavour):
+    recipe = dict.fromkeys(TrainingConfig.__dataclass_fields__, "?")
+    card = write_card(shipped_bundle.manifest, recipe, flavour)
+    assert ("is a gradient step: one that does not amplify" in card) == (flavour == "symmetric")

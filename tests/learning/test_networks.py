@@ -12,8 +12,8 @@ from torch import nn
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import (
     CONFIGS,
+    DeployableMobileNetV2,
     NetworkConfig,
-    SymmetricMobileNetV2,
     append_and_pool,
     build_network,
     deployed_parameters,
@@ -79,8 +79,8 @@ def test_weights_survive_a_state_dict():
     assert torch.equal(network(pixels), other(pixels))
 
 
-def test_every_parameter_learns():
-    network = build_network("symmetric_mobilenet_v2_tiny")
+def test_every_parameter_learns(flavour):
+    network = build_network(f"{flavour}_mobilenet_v2_tiny")
     nn.init.normal_(network.head.weight)
     set_active(network, active=True)
     network(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)).square().sum().backward()
@@ -88,8 +88,54 @@ def test_every_parameter_learns():
     assert not idle
 
 
+def test_names_of_a_symmetric_network_stay_those_of_its_checkpoints():
+    block = [
+        "expand",
+        "depthwise",
+        "expand_quantizer.alpha",
+        "depthwise_quantizer.alpha",
+        *(f"{norm}_norm.{p}" for norm in ("inner", "outer") for p in ("log_scale", "shift")),
+        "expanded.alpha",
+        "rectified.alpha",
+        "returned.alpha",
+    ]
+    conv = ["weight", "weight_quantizer.alpha", "norm.log_scale", "norm.shift"]
+    expected = [f"stem.{name}" for name in conv]
+    for stage in ("stages.0", "stages.1"):
+        expected += [f"{stage}.trunk.alpha", *(f"{stage}.blocks.0.{name}" for name in block)]
+    expected += [f"features.{name}" for name in conv]
+    expected += ["rectified.alpha", "head.weight", "head.bias"]
+    names = [name for name, _ in DeployableMobileNetV2(TINY).named_parameters()]
+    assert names == expected, "an optimizer's state goes by their order"
+
+
+def test_configuration_of_a_run_from_before_there_were_flavours_is_symmetric():
+    values = TINY.as_dict()
+    del values["flavour"]
+    assert NetworkConfig.from_dict(values) == TINY
+
+
+def test_twin_is_the_symmetric_network_but_for_its_kernels():
+    symmetric, twin = (
+        dict(build_network(f"{flavour}_mobilenet_v2").named_parameters())
+        for flavour in ("symmetric", "twin")
+    )
+    assert symmetric.keys() < twin.keys()
+    added = {name.split(".")[-1] for name in twin.keys() - symmetric.keys() if "alpha" not in name}
+    assert added == {"depthwise_back", "project"}
+
+
+def test_an_ordinary_network_halves_by_stride_and_smooths_nothing():
+    network = build_network("ordinary_mobilenet_v2")
+    strides = [[block.depthwise.stride for block in stage.blocks] for stage in network.stages]
+    assert strides == [[1, 1], [2, 1, 1], [2, 1, 1, 1]]
+    adds = [[block.adds for block in stage.blocks] for stage in network.stages]
+    assert adds == [[stride == 1 for stride in stage] for stage in strides]
+    assert not any(stage.pools or stage.smoothing for stage in network.stages)
+
+
 def test_without_smoothing_stages_nothing_is_smoothed():
-    network = SymmetricMobileNetV2(replace(TINY, smoothing=SmoothingConfig(stages=(1,))))
+    network = DeployableMobileNetV2(replace(TINY, smoothing=SmoothingConfig(stages=(1,))))
     assert [stage.smoothing is not None for stage in network.stages] == [False, True]
 
 
@@ -108,8 +154,11 @@ def test_unknown_network_error_names_the_known_ones():
         ({"smoothing": SmoothingConfig(rate=0.3)}, "rate"),
         ({"smoothing": SmoothingConfig(rate=0.1)}, "rate"),
         ({"smoothing": SmoothingConfig(iterations=4)}, "iterations"),
+        ({"flavour": "sour"}, "'sour'.*symmetric, twin, ordinary"),
+        ({"flavour": "twin", "stable": True}, "only symmetric blocks.*not twin"),
+        ({"flavour": "ordinary"}, "no smoothing"),
     ],
 )
 def test_configuration_that_cannot_be_deployed_is_refused(change, message):
     with pytest.raises(LearningError, match=message):
-        SymmetricMobileNetV2(replace(TINY, **change))
+        DeployableMobileNetV2(replace(TINY, **change))

@@ -78,6 +78,18 @@ def test_loss_falls_and_the_signs_are_learned(finished):
     assert metrics_of(finished[0])[-1]["val_top1"] > 0.9
 
 
+@pytest.mark.parametrize("flavour", ["twin", "ordinary"])
+def test_the_other_flavours_learn_from_the_same_recipe(signs, tmp_path, flavour):
+    config = replace(CONFIG, network=f"{flavour}_mobilenet_v2_tiny")
+    network = train(config, signs, SPEC, tmp_path, Watcher())
+    assert metrics_of(tmp_path)[-1]["val_top1"] > 0.9
+    run = load_run(tmp_path)
+    assert run.network.config == CONFIGS[config.network]
+    expected = network.state_dict()
+    found = run.network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
 def test_metrics_have_one_line_per_epoch_with_its_phase(finished):
     folder, _, watcher = finished
     metrics = metrics_of(folder)

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from qpde_perception.compiling.card import with_certificate  # noqa: E402
 from qpde_perception.compiling.certificate import certify  # noqa: E402
 from qpde_perception.compiling.errors import CompilingError  # noqa: E402
+from qpde_perception.compiling.folding import fold  # noqa: E402
 from qpde_perception.compiling.reference import IntegerReference  # noqa: E402
 from qpde_perception.compiling.specification import Specification  # noqa: E402
 
@@ -43,6 +44,23 @@ def test_a_healthy_engine_is_ok(healthy):
     assert sorted(healthy.certified_from) == list(healthy.certified_from)
     assert len(healthy.noise_gain) == len(healthy.quantizers)
     assert len(healthy.stage_lipschitz) == len(healthy.stages)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_healthy_engine_of_every_flavour_is_ok(make_network, pixels, flavour, seed):
+    specification = fold(make_network(f"{flavour}_mobilenet_v2_tiny", seed))
+    found = certify(specification, pixels, answers(specification, pixels), "reference")
+    assert found.ok
+    assert found.broken_bounds == 0
+    assert found.observed_max < found.global_bound < float("inf")
+    symmetric = dict(zip(found.stages, found.stage_symmetric, strict=True))
+    blocks = {name: flag for name, flag in symmetric.items() if name.endswith(".sum")}
+    assert set(blocks.values()) == {flavour == "symmetric"}
+    assert sum(symmetric.values()) == (2 if flavour == "symmetric" else 0)
+    assert all(
+        lower <= upper
+        for lower, upper in zip(found.stage_measured, found.stage_lipschitz, strict=True)
+    )
 
 
 def test_a_scale_that_is_wrong_breaks_the_ratio_and_the_bounds(tiny_specification, pixels, changed):

@@ -19,12 +19,13 @@ from qpde_perception.compiling.certificate.local import (  # noqa: E402
     margin_rows,
 )
 from qpde_perception.compiling.certificate.noise import NoiseModel  # noqa: E402
+from qpde_perception.compiling.folding import fold  # noqa: E402
 from qpde_perception.compiling.specification import Specification  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def local(tiny_specification):
-    return LocalBound(tiny_specification)
+def local(make_network, flavour):
+    return LocalBound(fold(make_network(f"{flavour}_mobilenet_v2_tiny")))
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +136,15 @@ def test_a_refuted_frame_is_never_certified(tiny_specification, changed, setting
     assert (local.depth(x, classes)[refuted] < len(local.names)).all()
 
 
-def test_a_wrong_class_is_not_certified_at_all(local, setting):
-    x, classes = setting
-    assert (local.depth(x, (classes + 1) % 5) == 0).all()
+def test_a_class_other_than_the_deployed_one_is_not_certified_at_all(local, setting):
+    x, _ = setting
+    deployed_classes = local.execution.run(x, deployed)[LOGITS].argmax(1)
+    for other in range(1, 5):
+        assert (local.depth(x, (deployed_classes + other) % 5) == 0).all()
 
 
-def test_the_specification_is_all_that_is_read(tiny_specification, setting, local):
+def test_the_specification_is_all_that_is_read(setting, local):
     x, classes = setting
-    again = LocalBound(Specification.from_files(*tiny_specification.to_files().values()))
+    files = local.execution.specification.to_files()
+    again = LocalBound(Specification.from_files(*files.values()))
     assert (again.depth(x, classes) == local.depth(x, classes)).all()

@@ -16,6 +16,7 @@ from qpde_perception.compiling.certificate.execution import (  # noqa: E402
     saturating,
 )
 from qpde_perception.compiling.certificate.noise import NoiseModel, rounding_variance  # noqa: E402
+from qpde_perception.compiling.folding import fold  # noqa: E402
 
 
 @pytest.mark.parametrize("lattice", [1, 2, 4, 8, 64])
@@ -26,9 +27,9 @@ def test_variance_on_a_lattice_is_that_of_its_errors_half_to_even(lattice):
     assert float(rounding_variance(np.array(float(lattice)))) == pytest.approx(expected)
 
 
-def test_gradients_are_those_of_automatic_differentiation(tiny_specification, frames):
-    model = NoiseModel(tiny_specification)
-    execution = Execution(tiny_specification)
+def test_gradients_are_those_of_automatic_differentiation(make_network, frames, flavour):
+    specification = fold(make_network(f"{flavour}_mobilenet_v2_tiny"))
+    model, execution = NoiseModel(specification), Execution(specification)
     x = execution.codes(frames[8:16])
     leaves = {}
 
