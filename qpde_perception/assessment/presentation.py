@@ -304,7 +304,7 @@ def _effort(rows: Sequence[Row]) -> str:
     )
     machines: list[Any] = sorted({row["machine"] for row in one})
     return (
-        f"{len(one)} measured on {', '.join(machines)}, at most {minutes} min in all. {training}"
+        f"Measured {len(one)} model(s) on {', '.join(machines)}, at most {minutes} min in all. {training}"
         "The int8 graph and the float graph both ran in ONNX Runtime with one thread. The figures "
         "are in [results.json](results.json), and this page is made from them."
     )

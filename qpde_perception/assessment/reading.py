@@ -61,8 +61,8 @@ def _tracks(integer: Group) -> str:
     filtered = mean(integer, at("tracks", "filtered"))
     tracks = integer[0]["counts"]["tracks"]
     return (
-        f"At the last frame of a track the filter changes {100 * last:.1f} % to "
-        f"{100 * filtered:.1f} %; one track is {100 / tracks:.1f} points."
+        f"At the last frame of a track {100 * last:.1f} % are right without the filter and "
+        f"{100 * filtered:.1f} % with it; one track is {100 / tracks:.1f} points."
     )
 
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 SIGNS = "gtsrb"
 BURSTS = "road_drive/roadsign_drive.zip"
-_RECIPE = TrainingConfig()
 
 
 class FilterSettings(BaseModel):
@@ -56,7 +55,7 @@ class FilterSettings(BaseModel):
 
 
 class SignRecipe(BaseModel):
-    """How networks are trained; the rest is the recipe of `qpde train`.
+    """How networks are trained; what it does not name is as in `qpde train`.
 
     Attributes:
         float_epochs: Epochs before quantization.
@@ -67,10 +66,10 @@ class SignRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    float_epochs: int = Field(default=_RECIPE.float_epochs, ge=0)
-    quantized_epochs: int = Field(default=_RECIPE.quantized_epochs, ge=1)
-    frozen_epochs: int = Field(default=_RECIPE.frozen_epochs, ge=0)
-    batch: int = Field(default=_RECIPE.batch, ge=2)
+    float_epochs: int = Field(ge=0)
+    quantized_epochs: int = Field(ge=1)
+    frozen_epochs: int = Field(ge=0)
+    batch: int = Field(ge=2)
 
 
 class SignsSettings(Settings):
@@ -79,28 +78,32 @@ class SignsSettings(Settings):
     Attributes:
         bundles: Folders or names of bundles.
         networks: Names of networks, each trained with every seed.
-        training: How they are trained.
+        training: How they are trained; None where there are none.
         corrupt_every: Every n-th image of test-a is corrupted.
         filter: The temporal filter of tracks.
     """
 
     bundles: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
-    training: SignRecipe = SignRecipe()
+    training: SignRecipe | None = None
     corrupt_every: int = Field(ge=1)
     filter: FilterSettings
 
     @model_validator(mode="after")
-    def _names_a_model(self) -> SignsSettings:
+    def _names_what_it_needs(self) -> SignsSettings:
         if not self.bundles and not self.networks:
             msg = "bundles and networks are both empty"
+            raise ValueError(msg)
+        if (self.training is None) != (not self.networks):
+            msg = "networks and training go together"
             raise ValueError(msg)
         return self
 
     def candidates(self) -> list[Candidate]:
         """Return what is assessed, bundles first."""
+        recipe = {} if self.training is None else self.training.model_dump()
         trained = [
-            TrainedCandidate(TrainingConfig(network=name, seed=seed, **self.training.model_dump()))
+            TrainedCandidate(TrainingConfig(network=name, seed=seed, **recipe))
             for name in self.networks
             for seed in self.seeds
         ]
