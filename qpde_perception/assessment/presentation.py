@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -297,14 +297,17 @@ def _effort(rows: Sequence[Row]) -> str:
     trained = sum(row["training_seconds"] or 0.0 for row in one)
     minutes = sum(row["measuring_minutes"] for row in one)
     training = (
-        f"Networks were trained with the seeds {', '.join(map(str, seeds))}, {trained:,.0f} s of "
-        "training in all. "
+        f"Networks were trained on {_machines(one, 'trained_on')} with the seeds "
+        f"{', '.join(map(str, seeds))}: {trained:,.0f} s in all."
         if seeds
-        else "No network was trained for it. "
+        else "No network was trained for it."
     )
-    machines: list[Any] = sorted({row["machine"] for row in one})
     return (
-        f"Measured {len(one)} model(s) on {', '.join(machines)}, at most {minutes} min in all. {training}"
-        "The int8 graph and the float graph both ran in ONNX Runtime with one thread. The figures "
-        "are in [results.json](results.json), and this page is made from them."
+        f"Measured {len(one)} model(s) on {_machines(one, 'machine')}, at most {minutes} min in "
+        f"all. {training} The int8 graph and the float graph both ran in ONNX Runtime with one "
+        "thread. The figures are in [results.json](results.json), and this page is made from them."
     )
+
+
+def _machines(rows: Sequence[Row], key: str) -> str:
+    return ", ".join(sorted({row[key] for row in rows if row[key] is not None}))

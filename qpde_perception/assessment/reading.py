@@ -81,9 +81,9 @@ def _robustness(integer: Group, floating: Group) -> str:
         for number in range(len(SEVERITIES))
     ]
     return (
-        f"Corruption at severity 5 costs most by {worst} ({100 * clean:.1f} to "
-        f"{100 * hardest[worst]:.1f} %) and least by {mildest} "
-        f"({100 * hardest[mildest]:.1f} %). Over all {len(losses)} conditions the integers lose "
+        f"At severity {SEVERITIES[-1]}, {worst} costs most ({100 * clean:.1f} to "
+        f"{100 * hardest[worst]:.1f} %) and {mildest} least ({100 * hardest[mildest]:.1f} %). "
+        f"Over all {len(losses)} conditions the integers lose "
         f"{100 * sum(losses) / len(losses):.2f} points against float on average, "
         f"{100 * max(losses):.2f} at most."
     )
@@ -103,7 +103,7 @@ def _country(integer: Group) -> str:
         return text
     return (
         f"{text} The bursts of the sample drive come out at {100 * parts[0]:.1f} %, those that "
-        f"ship nowhere at {100 * parts[1]:.1f} %."
+        f"do not ship at {100 * parts[1]:.1f} %."
     )
 
 

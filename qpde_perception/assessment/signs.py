@@ -158,7 +158,7 @@ class SignsStudy:
         return Answer(
             rows=[row for result in results for row in result],
             runs=len(tasks),
-            machines=sorted({row["machine"] for result in results for row in result}),
+            machines=sorted({r[0]["trained_on"] or r[0]["machine"] for r in results}),
             training_seconds=round(sum(r[0]["training_seconds"] or 0.0 for r in results), 1),
         )
 
@@ -179,6 +179,7 @@ class _Task:
         """Train and measure, and return the name of the folder."""
         place = self.place
         network = self.candidate.deployed(lambda: _signs(place), self.folder, place.device)
+        bundled = isinstance(self.candidate, BundleCandidate)
         since = time.monotonic()
         signs, boxes = _signs(place), _boxes(place, network.spec)
         pictures = _pictures(place, network.spec, self.protocol)
@@ -188,7 +189,8 @@ class _Task:
             "seed": self.candidate.seed,
             "training_seconds": network.training_seconds,
             "measuring_minutes": math.ceil((time.monotonic() - since) / 60),
-            "machine": machine_name(torch.device(place.device)),
+            "machine": machine_name(torch.device("cpu")),
+            "trained_on": None if bundled else machine_name(torch.device(place.device)),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path, [{**common, **row} for row in rows])
