@@ -303,9 +303,10 @@ def _effort(rows: Sequence[Row]) -> str:
         else "No network was trained for it."
     )
     return (
-        f"Measured {len(one)} model(s) on {_machines(one, 'machine')}, at most {minutes} min in "
-        f"all. {training} The int8 graph and the float graph both ran in ONNX Runtime with one "
-        "thread. The figures are in [results.json](results.json), and this page is made from them."
+        f"Measured {len(one)} model(s) on {_machines(one, 'machine')}, at most {minutes} min of "
+        f"processor time in all. {training} The int8 graph and the float graph both ran in ONNX "
+        "Runtime with one thread. The figures are in [results.json](results.json), and this page "
+        "is made from them."
     )
 
 

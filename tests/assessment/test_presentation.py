@@ -120,7 +120,9 @@ def test_parameters_of_every_corruption_stand_on_the_page():
 def test_effort_names_seeds_and_time_and_counts_a_run_once():
     rows = [*both(), *(each for seed in (1, 2) for each in both(model="n", seed=seed))]
     effort = present(rows).effort
-    assert effort.startswith("Measured 3 model(s) on a CPU, at most 6 min in all.")
+    assert effort.startswith(
+        "Measured 3 model(s) on a CPU, at most 6 min of processor time in all."
+    )
     assert "trained on a GPU with the seeds 1, 2: 120 s in all" in effort
     assert "No network was trained" in present(both()).effort
 

@@ -99,7 +99,7 @@ def test_a_page_names_question_command_seeds_time_and_plots(make):
         "](robustness.svg)",
         "](roc.svg)",
         "](reliability.svg)",
-        "min in all",
+        "min of processor time",
     ):
         assert part in text
 
