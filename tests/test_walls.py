@@ -21,6 +21,10 @@ FLOORS: dict[str, set[str]] = {
     "reports": {"frames", "engines", "bundles", "perception", "monitoring"},
     "learning": {"frames", "bundles"},
     "compiling": {"frames", "engines", "bundles", "learning"},
+    "assessment": {
+        *("frames", "engines", "bundles", "perception", "bags"),
+        *("learning", "compiling"),
+    },
 }
 VEHICLE = ("frames", "engines", "bundles", "perception", "monitoring", "bags", "reports")
 TORCH_ENGINE = "engines/torch_tensorrt.py"

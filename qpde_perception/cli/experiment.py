@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from qpde_perception.assessment import signs
 from qpde_perception.cli.frame import Json, emit, notes, progress
 from qpde_perception.learning.experiments.page import PAGE
 from qpde_perception.learning.experiments.registry import EXPERIMENTS, run_experiment
+
+STUDIES = {**EXPERIMENTS, "signs": signs.STUDY}
 
 
 class Device(str, Enum):
@@ -21,8 +24,8 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(EXPERIMENTS)}.")]
-Data = Annotated[Path, typer.Option(help="Folder that holds cifar10/ and planetoid/.")]
+Name = Annotated[str, typer.Argument(help=f"One of: {', '.join(STUDIES)}.")]
+Data = Annotated[Path, typer.Option(help="Folder of the published data sets.")]
 Out = Annotated[Path, typer.Option(help="Folder of the pages.")]
 DeviceName = Annotated[
     Device, typer.Option(help="Where to run, and which profile of experiments/NAME.yaml.")
@@ -53,14 +56,20 @@ def command(
                 notes().print(f"{done} of {total}: {finished}")
 
         document = run_experiment(
-            name, data=data, out=out, device=device.value, jobs=jobs, advance=advance
+            name,
+            data=data,
+            out=out,
+            device=device.value,
+            jobs=jobs,
+            advance=advance,
+            experiments=STUDIES,
         )
     page = str(out / name / PAGE)
     payload = {**document, "page": page}
 
     def shown() -> Table:
         table = Table(title=f"{document['question']}\n{page}")
-        for row in EXPERIMENTS[name].present(document["rows"]).table:
+        for row in STUDIES[name].present(document["rows"]).table:
             table.add_row(*row)
         return table
 

@@ -82,7 +82,11 @@ def test_several_processes_give_the_rows_of_one(folder, qpde):
 @pytest.mark.parametrize(
     ("arguments", "settings", "line"),
     [
-        (("nothing",), GRAPH, "no experiment 'nothing'; known are layer-error, bits, tv, graph"),
+        (
+            ("nothing",),
+            GRAPH,
+            "no experiment 'nothing'; known are layer-error, bits, tv, graph, signs",
+        ),
         (("graph", "--data", "nowhere"), GRAPH, "cora.npz: no such file; --data names the folder"),
         (("bits", "--data", "data"), GRAPH, "cifar10.zip: no such file; --data names the folder"),
         (("graph",), GRAPH.replace("layers", "depth"), "cpu.recipe.depth is no known key"),

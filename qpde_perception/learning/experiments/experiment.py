@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import AfterValidator
 
 from qpde_perception.learning.errors import LearningError
+from qpde_perception.learning.experiments.jobs import perform
 from qpde_perception.learning.experiments.runs import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from qpde_perception.learning.experiments.jobs import Result, Step
+    from qpde_perception.learning.experiments.jobs import Place, Result, Step
     from qpde_perception.learning.experiments.settings import Settings
+
+    Advance = Callable[[int, int, str], None]
 
 Row = dict[str, Any]
 
@@ -31,6 +34,25 @@ PrecisionText = Annotated[str, AfterValidator(_checked_precision)]
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page between the result and the reading.
+
+    Attributes:
+        title: Its heading.
+        text: What was measured, and how.
+        head: Names of the table's columns.
+        table: Cells of its rows.
+        plots: As in `Presentation`.
+    """
+
+    title: str
+    text: str
+    head: tuple[str, ...]
+    table: Sequence[tuple[str, ...]]
+    plots: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Presentation:
     """How the rows of an experiment are shown.
 
@@ -39,17 +61,68 @@ class Presentation:
         table: Cells of its rows.
         reading: What the figures say, one sentence or paragraph each.
         plots: Name of the file without ending, with title and SVG document.
+        sections: Parts of the page that show more than the one table.
+        effort: What it took; None where the runs of the document say all.
     """
 
     head: tuple[str, ...]
     table: Sequence[tuple[str, ...]]
     reading: Sequence[str]
     plots: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
+    effort: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an experiment found, and what it took.
+
+    Attributes:
+        rows: Rows of plain values.
+        runs: Number of runs.
+        machines: What they were made on, in words.
+        training_seconds: Time of training.
+    """
+
+    rows: list[Row]
+    runs: int
+    machines: list[str]
+    training_seconds: float
+
+
+class Study(Protocol):
+    """A question, how it is answered, and how the answer is shown."""
+
+    @property
+    def question(self) -> str:
+        """What is asked."""
+        ...
+
+    @property
+    def settings(self) -> type[Settings]:
+        """Model of its profile in the YAML file."""
+        ...
+
+    @property
+    def present(self) -> Callable[[Sequence[Row]], Presentation]:
+        """The tables, the plots and the reading of the rows."""
+        ...
+
+    def answer(self, profile: Any, place: Place, jobs: int, advance: Advance) -> Answer:
+        """Make what is missing, and say what was found.
+
+        Args:
+            profile: Values of `settings`.
+            place: Where runs are made.
+            jobs: Number of runs at once.
+            advance: Told the number of finished steps, their total, and which finished.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A question, the runs that answer it, and how the answer is shown.
+    """A study whose answer lies in the networks that it trains.
 
     Attributes:
         question: What is asked.
@@ -64,6 +137,20 @@ class Experiment:
     plan: Callable[[Any, Path], list[Step]]
     summarise: Callable[[Sequence[Result]], list[Row]]
     present: Callable[[Sequence[Row]], Presentation]
+
+    def answer(self, profile: Any, place: Place, jobs: int, advance: Advance) -> Answer:
+        """Make the runs that are missing; see `Study`.
+
+        Raises:
+            LearningError: If the data are unusable, or the device is missing.
+        """
+        results = perform(self.plan(profile, place.data), place, jobs, advance)
+        return Answer(
+            rows=self.summarise(results),
+            runs=len(results),
+            machines=sorted({result.outcome.machine for result in results}),
+            training_seconds=round(sum(result.outcome.seconds for result in results), 1),
+        )
 
 
 def grouped(results: Iterable[Result], *fields: str) -> dict[Any, list[Result]]:

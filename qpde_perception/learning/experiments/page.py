@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from qpde_perception.learning.experiments.experiment import Presentation
+    from qpde_perception.learning.experiments.experiment import Presentation, Section
 
 PAGE = "README.md"
 
@@ -26,8 +26,9 @@ def write_page(document: dict[str, Any], shown: Presentation, folder: Path) -> P
     Returns:
         The path of the page.
     """
-    for name, (_, svg) in shown.plots.items():
-        (folder / f"{name}.svg").write_bytes(svg)
+    for plots in (shown.plots, *(section.plots for section in shown.sections)):
+        for name, (_, svg) in plots.items():
+            (folder / f"{name}.svg").write_bytes(svg)
     path = folder / PAGE
     path.write_text(page_text(document, shown), encoding="utf-8")
     return path
@@ -37,23 +38,32 @@ def page_text(document: dict[str, Any], shown: Presentation) -> str:
     """Return the page."""
     name, device = document["experiment"], document["device"]
     settings = yaml.safe_dump(document["settings"], sort_keys=True, default_flow_style=None)
-    plots = [f"![{title}]({file}.svg)" for file, (title, _) in shown.plots.items()]
     parts = [
         f"# {name}",
         document["question"],
         "## Result",
         _table(shown.head, shown.table),
-        *plots,
+        *_pictures(shown.plots),
+        *(part for section in shown.sections for part in _section(section)),
         "## Reading",
         *shown.reading,
         *_cautions(document),
         "## How it was made",
         f"    qpde experiment {name} --device {device}",
-        _effort(document),
+        shown.effort or _effort(document),
         f"Settings (`experiments/{name}.yaml`, profile `{device}`):",
         f"```yaml\n{settings}```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    table = _table(section.head, section.table)
+    return [f"## {section.title}", section.text, table, *_pictures(section.plots)]
+
+
+def _pictures(plots: Mapping[str, tuple[str, bytes]]) -> list[str]:
+    return [f"![{title}]({file}.svg)" for file, (title, _) in plots.items()]
 
 
 def _effort(document: dict[str, Any]) -> str:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.experiments import bits, graph, layer_error, tv
-from qpde_perception.learning.experiments.jobs import Place, perform
+from qpde_perception.learning.experiments.jobs import Place
 from qpde_perception.learning.experiments.page import write_page
 from qpde_perception.learning.experiments.runs import write_json
 from qpde_perception.learning.experiments.settings import load_profile, settings_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
-    from qpde_perception.learning.experiments.experiment import Experiment
-    from qpde_perception.learning.experiments.jobs import Result
+    from qpde_perception.learning.experiments.experiment import Study
 
 WORK = Path("runs") / "experiments"
 RESULTS = "results.json"
 
-EXPERIMENTS: dict[str, Experiment] = {
+EXPERIMENTS: dict[str, Study] = {
     "layer-error": layer_error.EXPERIMENT,
     "bits": bits.EXPERIMENT,
     "tv": tv.EXPERIMENT,
@@ -37,6 +37,7 @@ def run_experiment(
     device: str,
     jobs: int,
     advance: Callable[[int, int, str], None],
+    experiments: Mapping[str, Study] = EXPERIMENTS,
 ) -> dict[str, Any]:
     """Make what is missing of an experiment's runs, and write its results and its page.
 
@@ -47,6 +48,7 @@ def run_experiment(
         device: `cpu` or `cuda`: where to run, and which profile of the settings.
         jobs: Number of runs at once.
         advance: Told the number of finished steps, their total, and which finished.
+        experiments: All that can be named; rooms above this one have their own.
 
     Returns:
         The results as they are written.
@@ -55,32 +57,22 @@ def run_experiment(
         LearningError: If there is no such experiment, its settings or data are unusable, or the
             device is missing.
     """
-    if name not in EXPERIMENTS:
-        msg = f"no experiment {name!r}; known are {', '.join(EXPERIMENTS)}"
+    if name not in experiments:
+        msg = f"no experiment {name!r}; known are {', '.join(experiments)}"
         raise LearningError(msg)
-    experiment = EXPERIMENTS[name]
+    experiment = experiments[name]
     profile = load_profile(settings_path(name), device, experiment.settings)
-    place = Place(data, WORK, device)
-    results = perform(experiment.plan(profile, data), place, jobs, advance)
+    answer = experiment.answer(profile, Place(data, WORK, device), jobs, advance)
     document = {
         "experiment": name,
         "question": experiment.question,
         "device": device,
         "settings": profile.model_dump(mode="json"),
         "seeds": list(profile.seeds),
-        **_effort(results),
-        "rows": experiment.summarise(results),
+        **asdict(answer),
     }
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RESULTS, document)
-    write_page(document, experiment.present(document["rows"]), folder)
+    write_page(document, experiment.present(answer.rows), folder)
     return document
-
-
-def _effort(results: Sequence[Result]) -> dict[str, Any]:
-    return {
-        "runs": len(results),
-        "machines": sorted({result.outcome.machine for result in results}),
-        "training_seconds": round(sum(result.outcome.seconds for result in results), 1),
-    }
