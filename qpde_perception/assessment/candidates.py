@@ -16,7 +16,7 @@ from qpde_perception.engines.registry import CPU_GRAPH
 from qpde_perception.frames import InputSpec
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import CONFIGS, deployed_parameters
-from qpde_perception.learning.signs import SIGN_MARGIN
+from qpde_perception.learning.signs import REGION_MARGIN
 from qpde_perception.learning.training import RECIPE, load_run, train
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class TrainedCandidate:
                 msg = f"no network {self.name!r}; known are {', '.join(sorted(CONFIGS))}"
                 raise LearningError(msg)
             size = CONFIGS[self.name].input_size
-            spec = InputSpec(height=size, width=size, region_margin=SIGN_MARGIN)
+            spec = InputSpec(height=size, width=size, region_margin=REGION_MARGIN)
             train(self.config, signs(), spec, folder, Stopwatch(folder / CLOCK), device=device)
         run = load_run(folder)
         specification = fold(run.network)

@@ -12,7 +12,7 @@ from qpde_perception.cli.data import read
 from qpde_perception.cli.frame import Json, emit, notes, progress
 from qpde_perception.frames import InputSpec
 from qpde_perception.learning.networks import CONFIGS, deployed_parameters
-from qpde_perception.learning.signs import SIGN_MARGIN
+from qpde_perception.learning.signs import REGION_MARGIN
 from qpde_perception.learning.training import METRICS, TrainingConfig, train
 from qpde_perception.reports.plots import training_plot
 
@@ -69,7 +69,7 @@ def command(
     )
     signs = read(data)
     size = CONFIGS[network].input_size if network in CONFIGS else 1
-    spec = InputSpec(height=size, width=size, region_margin=SIGN_MARGIN)
+    spec = InputSpec(height=size, width=size, region_margin=REGION_MARGIN)
     with progress() as bar:
         bars = _Bars(bar, config.epochs)
         trained = train(config, signs, spec, out, bars, device=device, workers=workers)

@@ -18,38 +18,34 @@ if TYPE_CHECKING:
     Image = NDArray[np.uint8]
 
 
-def augment(
-    image: Image, spec: InputSpec, rng: np.random.Generator, strength: float = 1.0
-) -> Image:
+def augment(image: Image, spec: InputSpec, rng: np.random.Generator) -> Image:
     """Return one random view of a sign.
 
     Args:
         image: uint8 BGR, shape (height, width, 3), the sign with its margin.
         spec: The network's input.
         rng: Source of randomness.
-        strength: Factor on how often a picture is changed: warped, restroked, blurred, sharpened,
-            coarsened, made noisy, recompressed, occluded; and on how much its light is changed.
 
     Returns:
         uint8 BGR, shape (spec.height, spec.width, 3).
     """
     view = resize(_jitter(image, rng), spec)
-    if rng.random() < 0.8 * strength:
-        view = _warp(view, rng, strength)
-    if rng.random() < 0.25 * strength:
+    if rng.random() < 0.8:
+        view = _warp(view, rng)
+    if rng.random() < 0.25:
         view = _restroke(view, rng)
-    view = _relight(view, rng, strength)
-    if rng.random() < 0.3 * strength:
+    view = _relight(view, rng)
+    if rng.random() < 0.3:
         view = _blur(view, rng)
-    if rng.random() < 0.15 * strength:
+    if rng.random() < 0.15:
         view = _sharpen(view, rng)
-    if rng.random() < 0.2 * strength:
+    if rng.random() < 0.2:
         view = _coarsen(view, rng)
-    if rng.random() < 0.3 * strength:
+    if rng.random() < 0.3:
         view = _speckle(view, rng)
-    if rng.random() < 0.2 * strength:
+    if rng.random() < 0.2:
         view = _recompress(view, rng)
-    if rng.random() < 0.15 * strength:
+    if rng.random() < 0.15:
         view = _occlude(view, rng)
     return view
 
@@ -67,7 +63,7 @@ def _jitter(image: Image, rng: np.random.Generator) -> Image:
     return image
 
 
-def _warp(view: Image, rng: np.random.Generator, strength: float) -> Image:
+def _warp(view: Image, rng: np.random.Generator) -> Image:
     """Tilt the sign, and stretch its middle against its rim.
 
     Countries draw the same sign with other letters: larger or smaller within the ring, wider or
@@ -76,7 +72,7 @@ def _warp(view: Image, rng: np.random.Generator, strength: float) -> Image:
     height, width = view.shape[:2]
     rows, columns = _grid(height, width)
     middle = np.maximum(1.0 - (rows**2 + columns**2) / 0.9, 0.0)
-    stretch_y, stretch_x = rng.normal(0.0, 0.18 * strength) + rng.normal(0.0, 0.09 * strength, 2)
+    stretch_y, stretch_x = rng.normal(0.0, 0.18) + rng.normal(0.0, 0.09, 2)
     rows, columns = rows * (1.0 - stretch_y * middle), columns * (1.0 - stretch_x * middle)
     angle = rng.normal(0.0, 6.0) * np.pi / 180.0
     shear, keystone_y, keystone_x = rng.normal(0.0, [0.05, 0.05, 0.05])
@@ -111,17 +107,17 @@ def _restroke(view: Image, rng: np.random.Generator) -> Image:
     )
 
 
-def _relight(view: Image, rng: np.random.Generator, strength: float) -> Image:
+def _relight(view: Image, rng: np.random.Generator) -> Image:
     """Change exposure, contrast, gamma and colour temperature with one table per channel."""
     levels = np.arange(256, dtype=np.float32) / 255.0
-    curve = levels ** np.exp(rng.normal(0.0, 0.35 * strength))
-    if rng.random() < 0.3 * strength:
+    curve = levels ** np.exp(rng.normal(0.0, 0.35))
+    if rng.random() < 0.3:
         # A third of the data is night-dark: show its signs in daylight too.
         curve = curve * np.clip(rng.uniform(0.25, 0.6) / max(view.mean() / 255.0, 1e-3), 0.5, 6.0)
-    gains = np.exp(rng.normal(0.0, 0.25 * strength) + rng.normal(0.0, 0.1 * strength, 3))
+    gains = np.exp(rng.normal(0.0, 0.25) + rng.normal(0.0, 0.1, 3))
     # Contrast turns about the picture's own brightness, so that dark pictures do not end up black.
     pivot = curve[int(view.mean())]
-    table = (curve[:, None] - pivot) * gains[None, :] + pivot + rng.normal(0.0, 0.08 * strength)
+    table = (curve[:, None] - pivot) * gains[None, :] + pivot + rng.normal(0.0, 0.08)
     table8 = np.clip(table * 255.0 + 0.5, 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(view, table8.reshape(256, 1, 3)), np.uint8)
 

@@ -50,18 +50,17 @@ class BatchSource:
     def __len__(self) -> int:
         return len(self.signs) // self.size
 
-    def make(self, epoch: int, step: int, strength: float) -> Batch:
+    def make(self, epoch: int, step: int) -> Batch:
         """Return pixels, uint8 RGB (size, height, width, 3), and class indexes, (size,).
 
         Args:
             epoch: Index of the epoch.
             step: Index of the batch within the epoch.
-            strength: Strength of the augmentation.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.signs))
         rng = np.random.default_rng([self.seed, epoch, step])
         chosen = order[step * self.size : (step + 1) * self.size]
-        views = [augment(self.signs.image(i), self.spec, rng, strength) for i in chosen]
+        views = [augment(self.signs.image(i), self.spec, rng) for i in chosen]
         labels = [self.signs.records[i].class_index for i in chosen]
         return np.ascontiguousarray(np.stack(views)[..., ::-1]), np.array(labels, np.int64)
 
@@ -99,11 +98,11 @@ class BatchFeeder:
     def __len__(self) -> int:
         return len(self._source)
 
-    def epoch(self, epoch: int, strength: float) -> Iterator[Batch]:
+    def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch, see `BatchSource.make`."""
         waiting: deque[Future[Batch]] = deque()
         for step in range(len(self)):
-            waiting.append(self._pool.submit(_make, epoch, step, strength))
+            waiting.append(self._pool.submit(_make, epoch, step))
             if len(waiting) > self._waiting:
                 yield waiting.popleft().result()
         while waiting:
@@ -125,5 +124,5 @@ def _nothing() -> None:
     """Run in a worker to have it started."""
 
 
-def _make(epoch: int, step: int, strength: float) -> Batch:
-    return _source.make(epoch, step, strength)
+def _make(epoch: int, step: int) -> Batch:
+    return _source.make(epoch, step)

@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test-a")
 VALIDATION_SHARE = 0.1
-SIGN_MARGIN = 0.16
-"""Median margin around the sign on each side of an image, as a share of the sign's size."""
+REGION_MARGIN = 0.28
+"""Margin around a detector's box, as a share of its size on each side.
+
+The data's own images have 0.16 around the sign, median. On the 283 boxes of another country's roads
+that are not in the sample drive, which fit more tightly, the shipped network's accuracy is flat
+from 0.22 to 0.34, and this is the middle.
+"""
 ARCHIVE = "gtsrb.zip"
 NAMES = "classes.csv"
 PIXELS = "pixels.npy"

@@ -51,8 +51,6 @@ class TrainingConfig:
         quantized_epochs: Epochs with quantization in the loop.
         frozen_epochs: Last epochs, with the statistics of the normalisations as deployed; never the
             first quantized one.
-        frozen_strength: Strength of the augmentation in the frozen epochs: the network settles on
-            pictures as they come.
         frozen_learning_rate: Learning rate at the start of the frozen epochs; it falls to zero.
         batch: Images per step.
         learning_rate: Peak of the cosine schedule, after one epoch of warm-up.
@@ -67,7 +65,6 @@ class TrainingConfig:
     float_epochs: int = 36
     quantized_epochs: int = 16
     frozen_epochs: int = 6
-    frozen_strength: float = 1.0
     frozen_learning_rate: float = 0.01
     batch: int = 128
     learning_rate: float = 0.1
@@ -81,10 +78,6 @@ class TrainingConfig:
     def epochs(self) -> int:
         """Epochs in all."""
         return self.float_epochs + self.quantized_epochs
-
-    def strength(self, epoch: int) -> float:
-        """Strength of the augmentation in an epoch."""
-        return self.frozen_strength if epoch >= self.first_frozen else 1.0
 
     @property
     def first_frozen(self) -> int:
@@ -275,7 +268,7 @@ def _train_epoch(
     step: EagerStep | GraphedStep | None = eager if device.type == "cpu" else None
     total = len(feeder)
     losses = []
-    for index, (views, classes) in enumerate(feeder.epoch(epoch, config.strength(epoch))):
+    for index, (views, classes) in enumerate(feeder.epoch(epoch)):
         pixels, targets = _as_tensor(views).to(device), torch.from_numpy(classes).to(device)
         step = step or GraphedStep(eager, pixels, targets)
         for group in optimizer.param_groups:
@@ -331,7 +324,7 @@ def _start_quantization(
         quantizer.observe()
     network.eval()
     device = _device_of(network)
-    for pixels, _ in islice(feeder.epoch(config.epochs, 1.0), CALIBRATION_BATCHES):
+    for pixels, _ in islice(feeder.epoch(config.epochs), CALIBRATION_BATCHES):
         network(_as_tensor(pixels).to(device))
     for quantizer in quantizers:
         quantizer.calibrate()
