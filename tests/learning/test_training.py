@@ -183,3 +183,16 @@ def test_damaged_run_is_refused(finished, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LearningError, match="damaged"):
         load_run(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device on this machine")
+def test_a_missing_device_is_refused_by_name(signs, tmp_path):
+    with pytest.raises(LearningError, match="no device 'cuda' on this machine"):
+        train(CONFIG, signs, SPEC, tmp_path, Watcher(), device="cuda")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_number_of_processes_does_not_change_what_is_learned(signs, finished, tmp_path):
+    network = train(CONFIG, signs, SPEC, tmp_path, Watcher(), workers=2)
+    expected = finished[1].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())

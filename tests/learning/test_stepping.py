@@ -1,0 +1,70 @@
+"""One step of training: the loss and gradients that autograd gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory
+
+
+def network(device="cpu"):
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    return layers.to(device)
+
+
+def batch(seed, device="cpu"):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(8, 3, 6, 6, generator=generator)
+    return pixels.to(device), torch.randint(0, 5, (8,), generator=generator).to(device)
+
+
+def gradients(net):
+    return [parameter.grad.clone() for parameter in net.parameters()]
+
+
+def expected(net, pixels, targets):
+    loss = F.cross_entropy(net(pixels), targets, label_smoothing=0.1)
+    return loss.detach(), torch.autograd.grad(loss, list(net.parameters()))
+
+
+def test_a_step_gives_the_loss_and_its_gradients_whatever_was_there_before():
+    net = network()
+    step = EagerStep(net, net, smoothing=0.1, half=False)
+    for seed in (1, 2):
+        pixels, targets = batch(seed)
+        loss, wanted = expected(net, pixels, targets)
+        assert torch.equal(step(pixels, targets), loss)
+        assert all(map(torch.equal, gradients(net), wanted))
+
+
+def test_half_precision_is_near_and_its_gradients_are_in_full():
+    net = network()
+    pixels, targets = batch(3)
+    loss, _ = expected(net, pixels, targets)
+    found = EagerStep(net, net, smoothing=0.1, half=True)(pixels, targets)
+    assert found != loss
+    torch.testing.assert_close(found, loss, rtol=0.02, atol=0)
+    assert all(gradient.dtype == torch.float32 for gradient in gradients(net))
+
+
+def test_memory_can_be_kept_more_than_once():
+    keep_memory()
+    keep_memory()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_recorded_step_is_the_step_itself():
+    net = network("cuda")
+    eager = EagerStep(net, net, smoothing=0.1, half=False)
+    graphed = GraphedStep(eager, *batch(4, "cuda"))
+    for seed in (5, 6):
+        pixels, targets = batch(seed, "cuda")
+        loss = eager(pixels, targets)
+        wanted = gradients(net)
+        torch.testing.assert_close(graphed(pixels, targets), loss)
+        for found, gradient in zip(gradients(net), wanted, strict=True):
+            torch.testing.assert_close(found, gradient)
