@@ -128,7 +128,7 @@ def train(
             are fewer images than one batch, the device is missing, or the loss is no longer a
             number.
     """
-    if device != "cpu" and not torch.cuda.is_available():
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         msg = f"no device {device!r} on this machine; use cpu"
         raise LearningError(msg)
     pupils, watched = signs.split("train"), signs.split("val")
