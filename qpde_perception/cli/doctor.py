@@ -16,7 +16,7 @@ from qpde_perception.cli.frame import Json, emit, package_version
 from qpde_perception.engines import ENGINES, engine_status
 
 _ROS_REMEDY = 'source a ROS 2 installation, or: pip install -e ".[ros]"'
-_TORCH_REMEDY = 'needed for training only: pip install -e ".[learning]"'
+_TORCH_REMEDY = 'needed to train, compile and certify: pip install -e ".[learning]"'
 
 
 def command(as_json: Json = False) -> None:
