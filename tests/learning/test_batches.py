@@ -66,3 +66,12 @@ def test_a_feeder_that_is_left_early_ends_its_processes(source):
         next(feeder.epoch(0))
     with pytest.raises(RuntimeError, match="shutdown"):
         next(feeder.epoch(1))
+
+
+def test_every_batch_and_epoch_has_chances_of_its_own():
+    pixels = np.tile(np.arange(SIZE * SIZE * 3, dtype=np.uint8), COUNT)
+    records = [SignRecord(i * SIZE * SIZE * 3, SIZE, SIZE, 0, "t", "train") for i in range(COUNT)]
+    alike = SignSet(pixels, records, ("one",))
+    source = BatchSource(alike, InputSpec(height=8, width=8), size=BATCH, seed=3)
+    views = [source.make(epoch, step)[0].tobytes() for epoch in (0, 1) for step in (0, 1)]
+    assert len(set(views)) == 4
