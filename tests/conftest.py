@@ -90,6 +90,8 @@ def make_bundle():
             task="blobs under noise",
             network=TINY,
             parameters=deployed_parameters(network),
+            weight_bits=config.weight_bits,
+            activation_bits=config.activation_bits,
             spec=InputSpec(height=config.input_size, width=config.input_size),
             labels=[f"class {index}" for index in range(config.classes)],
             golden_pixels=noise_images(6, config.input_size, seed=99),

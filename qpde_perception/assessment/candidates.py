@@ -6,45 +6,97 @@ import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qpde_perception.assessment.post_training import (
+    CALIBRATION_IMAGES,
+    POST_TRAINING_BITS,
+    quantized_after_training,
+    trained_float_graph,
+)
 from qpde_perception.bundles import Bundle, find_model, load_bundle
+from qpde_perception.compiling.certificate.sizes import multiply_adds
 from qpde_perception.compiling.folding import fold
 from qpde_perception.compiling.parity import FLOAT_GRAPH
+from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
 from qpde_perception.compiling.writer import cpu_graph, float_graph
 from qpde_perception.engines.registry import CPU_GRAPH
 from qpde_perception.frames import InputSpec
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import CONFIGS, deployed_parameters
-from qpde_perception.learning.signs import REGION_MARGIN
-from qpde_perception.learning.training import RECIPE, load_run, train
+from qpde_perception.learning.signs import REGION_MARGIN, SignSet, prepared_pixels
+from qpde_perception.learning.training import (
+    FLOAT_WEIGHTS,
+    RECIPE,
+    load_float_network,
+    load_run,
+    train,
+)
+from qpde_perception.learning.training import WEIGHTS as RUN_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from qpde_perception.learning.signs import SignSet
+    import numpy as np
+    from numpy.typing import NDArray
+
     from qpde_perception.learning.training import TrainingConfig
 
 CLOCK = "seconds.json"
 
 
+class Role(str, Enum):
+    """What is executed of a network.
+
+    Attributes:
+        DEPLOYED: The integers, as they ship.
+        UNQUANTIZED: The same integer weights, activations neither rounded nor clipped.
+        FLOAT: The network at the end of its float epochs.
+        POST_TRAINING: That network, quantized by ONNX Runtime without any training.
+    """
+
+    DEPLOYED = "deployed"
+    UNQUANTIZED = "unquantized"
+    FLOAT = "float"
+    POST_TRAINING = "post-training"
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One way to execute a network.
+
+    Attributes:
+        role: What it is.
+        precision: Its bits, in words.
+        graph: Pixels in, logits out.
+    """
+
+    role: Role
+    precision: str
+    graph: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A network as it is deployed.
+    """A network as it is deployed, and what that is held against.
 
     Attributes:
         spec: Its input.
         parameters: Number of trained parameters that are deployed.
-        int8: Graph for CPU engines.
-        unquantized: Graph with the same integer weights and unquantized activations.
-        training_seconds: Time of training; None for a bundle, which does not say.
+        multiply_adds: For one image.
+        executions: `DEPLOYED` and `UNQUANTIZED`; and `FLOAT` where the float network was kept, and
+            `POST_TRAINING` where besides the deployed weights have the same eight bits.
+        recipe: How it was trained, as plain values; None for a bundle, which does not say.
+        training_seconds: Time of training; None where it is not known.
     """
 
     spec: InputSpec
     parameters: int
-    int8: bytes
-    unquantized: bytes
+    multiply_adds: int
+    executions: tuple[Execution, ...]
+    recipe: dict[str, Any] | None
     training_seconds: float | None
 
 
@@ -73,16 +125,54 @@ class BundleCandidate:
             BundleError: If there is no such bundle, or it is damaged.
         """
         bundle = self._load()
+        manifest = bundle.manifest
+        specification = Specification.from_files(bundle.read(SPECIFICATION), bundle.read(WEIGHTS))
+        graphs = bundle.read(CPU_GRAPH), bundle.read(FLOAT_GRAPH)
         return Deployed(
-            bundle.manifest.input,
-            bundle.manifest.parameters,
-            bundle.read(CPU_GRAPH),
-            bundle.read(FLOAT_GRAPH),
-            None,
+            manifest.input,
+            manifest.parameters,
+            multiply_adds(specification),
+            _of_integers(manifest.weight_bits, manifest.activation_bits, graphs),
+            recipe=None,
+            training_seconds=None,
         )
 
     def _load(self) -> Bundle:
         return load_bundle(find_model(self.bundle))
+
+
+@dataclass(frozen=True, slots=True)
+class RunCandidate:
+    """A run that is finished, in its folder."""
+
+    run: str
+
+    @property
+    def name(self) -> str:
+        """Name of its network's configuration."""
+        return load_run(Path(self.run)).name
+
+    @property
+    def seed(self) -> int:
+        """Seed of weights, order and augmentation."""
+        return int(load_run(Path(self.run)).recipe["seed"])
+
+    def folder(self, work: Path, data: str) -> Path:  # noqa: ARG002  (measured beside it)
+        """Return where measurements of exactly these files are kept."""
+        digest = hashlib.sha256()
+        for name in (RECIPE, RUN_WEIGHTS, FLOAT_WEIGHTS):
+            path = Path(self.run) / name
+            digest.update(path.read_bytes() if path.is_file() else b"")
+        return work / f"signs-{self.name}-seed{self.seed}-{digest.hexdigest()[:12]}"
+
+    def deployed(self, signs: Callable[[], SignSet], _folder: Path, _device: str) -> Deployed:
+        """Write the network in integers, and what it is held against.
+
+        Raises:
+            LearningError: If the run is not finished, or its files are damaged.
+            CompilingError: If it cannot be deployed.
+        """
+        return _of_run(Path(self.run), signs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +210,50 @@ class TrainedCandidate:
             size = CONFIGS[self.name].input_size
             spec = InputSpec(height=size, width=size, region_margin=REGION_MARGIN)
             train(self.config, signs(), spec, folder, Stopwatch(folder / CLOCK), device=device)
-        run = load_run(folder)
-        specification = fold(run.network)
-        return Deployed(
-            run.spec,
-            deployed_parameters(run.network),
-            cpu_graph(specification),
-            float_graph(specification),
-            seconds_of(folder / CLOCK),
-        )
+        return _of_run(folder, signs)
 
 
-Candidate = BundleCandidate | TrainedCandidate
+Candidate = BundleCandidate | RunCandidate | TrainedCandidate
+
+
+def _of_run(folder: Path, signs: Callable[[], SignSet]) -> Deployed:
+    run = load_run(folder)
+    specification, config = fold(run.network), run.network.config
+    graphs = cpu_graph(specification), float_graph(specification)
+    executions = _of_integers(config.weight_bits, config.activation_bits, graphs)
+    trained = load_float_network(run, folder)
+    if trained is not None:
+        graph = trained_float_graph(trained)
+        executions += (Execution(Role.FLOAT, "float", graph),)
+        if config.weight_bits == POST_TRAINING_BITS:
+            pixels = _calibration_pixels(signs(), run.spec)
+            graph = quantized_after_training(graph, pixels)
+            executions += (Execution(Role.POST_TRAINING, "W8A8, post-training", graph),)
+    return Deployed(
+        run.spec,
+        deployed_parameters(run.network),
+        multiply_adds(specification),
+        executions,
+        recipe=run.recipe,
+        training_seconds=seconds_of(folder / CLOCK),
+    )
+
+
+def _of_integers(
+    weight_bits: int, activation_bits: int, graphs: tuple[bytes, bytes]
+) -> tuple[Execution, ...]:
+    integers, unquantized = graphs
+    return (
+        Execution(Role.DEPLOYED, f"W{weight_bits}A{activation_bits}", integers),
+        Execution(Role.UNQUANTIZED, f"W{weight_bits}, activations float", unquantized),
+    )
+
+
+def _calibration_pixels(signs: SignSet, spec: InputSpec) -> NDArray[np.uint8]:
+    pupils = signs.split("train")
+    count = min(CALIBRATION_IMAGES, len(pupils))
+    records = [pupils.records[index * len(pupils) // count] for index in range(count)]
+    return prepared_pixels(SignSet(pupils.pixels, records, pupils.names), spec)
 
 
 class Stopwatch:
@@ -153,8 +275,10 @@ class Stopwatch:
         self._path.write_text(json.dumps(times), encoding="utf-8")
 
 
-def seconds_of(path: Path) -> float:
-    """Return the time of all epochs that a stopwatch wrote down."""
+def seconds_of(path: Path) -> float | None:
+    """Return the time of all epochs that a stopwatch wrote down; None where there was none."""
+    if not path.is_file():
+        return None
     return float(sum(json.loads(path.read_text(encoding="utf-8")).values()))
 
 

@@ -1,14 +1,16 @@
-"""Figures of rows: picking one out, and its mean over seeds."""
+"""Figures of rows: picking one out, its mean over seeds, and what quantizing changes in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qpde_perception.learning.experiments.experiment import Row, mean_of
+from qpde_perception.learning.experiments.experiment import Row, deviation_of, mean_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from qpde_perception.assessment.candidates import Role
 
 Group = Sequence[Row]
 """Rows of one model and precision, one for every seed."""
@@ -23,6 +25,23 @@ def grouped_rows(rows: Iterable[Row]) -> Groups:
     for row in rows:
         groups.setdefault((row["model"], row["precision"]), []).append(row)
     return groups
+
+
+def of_role(groups: Groups, role: Role) -> Groups:
+    """Return the groups that are executed in one way, at most one for every model."""
+    return {key: group for key, group in groups.items() if group[0]["role"] == role.value}
+
+
+def of_model(groups: Groups, model: str, role: Role) -> Group | None:
+    """Return the rows of one model executed in one way; None where there are none."""
+    found = [group for (name, _), group in of_role(groups, role).items() if name == model]
+    return found[0] if found else None
+
+
+def changes(quantized: Group, floating: Group, figure: Figure) -> list[float]:
+    """Return what quantizing changes in a figure, in points of a hundred, seed by seed."""
+    before = {row["seed"]: figure(row) for row in floating}
+    return [100.0 * (figure(r) - before[r["seed"]]) for r in quantized if r["seed"] in before]
 
 
 def at(*keys: str | int) -> Figure:
@@ -51,3 +70,23 @@ def known_mean(group: Group, figure: Figure) -> float | None:
 def mean(group: Group, figure: Figure) -> float:
     """Return the mean over seeds of a figure that every row has."""
     return float(sum(map(figure, group)) / len(group))
+
+
+def percent(group: Group, figure: Figure, digits: int = 1) -> str:
+    """Return the mean of a share over seeds in percent, with its deviation."""
+    return over_seeds(group, figure, 100.0, digits)
+
+
+def plain(group: Group, figure: Figure) -> str:
+    """Return the mean of a figure over seeds, with its deviation."""
+    return over_seeds(group, figure, 1.0, 3)
+
+
+def over_seeds(group: Group, figure: Figure, factor: float, digits: int) -> str:
+    """Return the mean of a figure over seeds times a factor, with its deviation; or a dash."""
+    centre = known_mean(group, figure)
+    if centre is None:
+        return "-"
+    text = f"{factor * centre:.{digits}f}"
+    deviation = deviation_of([value for value in map(figure, group) if value is not None])
+    return text if deviation is None else f"{text} ± {factor * deviation:.{digits}f}"

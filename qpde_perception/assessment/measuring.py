@@ -1,4 +1,4 @@
-"""All measurements of one deployed network, in int8 and with unquantized activations."""
+"""All measurements of one network, on its integers and on what they are held against."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qpde_perception.assessment.candidates import Role
 from qpde_perception.assessment.confidence import (
     area_under_roc,
     calibration_error,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     Logits = NDArray[np.float32]
 
-PRECISIONS = ("int8", "float")
 DIGITS = 6
 ROC_POINTS = 51
 
@@ -104,7 +104,7 @@ def corrupted_signs(signs: SignSet, name: str, severity: int, seed: int) -> Sign
 def measure(
     network: Deployed, signs: SignSet, pictures: Pictures, boxes: Boxes, protocol: Protocol
 ) -> list[dict[str, Any]]:
-    """Measure a network in both precisions.
+    """Measure every execution of a network.
 
     Args:
         network: The network.
@@ -114,37 +114,44 @@ def measure(
         protocol: What is a matter of choice.
 
     Returns:
-        One row of plain values for each precision; shares are between 0 and 1.
+        One row of plain values for each execution; shares are between 0 and 1. Confidence and
+        agreement are those of the integers and of the same weights with unquantized activations.
 
     Raises:
         CompilingError: If the classes of the data are not those of the network.
         EngineError: If the engine refuses a graph.
     """
-    answers = [
-        _Answers.of(graph, pictures, boxes.pixels) for graph in (network.int8, network.unquantized)
-    ]
+    answers = {
+        execution.role: _Answers.of(execution.graph, pictures, boxes.pixels)
+        for execution in network.executions
+    }
     val, test = signs.split("val"), signs.split("test-a")
+    integers = answers[Role.DEPLOYED], answers[Role.UNQUANTIZED]
     rows = []
-    for precision, own in zip(PRECISIONS, answers, strict=True):
+    for execution in network.executions:
+        own = answers[execution.role]
         row: dict[str, Any] = {
-            "precision": precision,
+            "role": execution.role.value,
+            "precision": execution.precision,
             "parameters": network.parameters,
+            "multiply_adds": network.multiply_adds,
             "val_top1": evaluate(own.val, val.labels).top1,
             "test_top1": evaluate(own.test, test.labels).top1,
             "tracks": _tracks(own.val, val, protocol),
             "robustness": _robustness(own, test.labels, protocol.corrupt_every),
-            **_confidence(own, val.labels, test.labels, boxes),
             "boxes": _boxes(own.boxes, boxes, signs.names),
-            "agreement": _agreement(*answers),
             "counts": _counts(val, test, boxes, protocol),
         }
+        if execution.role in (Role.DEPLOYED, Role.UNQUANTIZED):
+            row |= _confidence(own, val.labels, test.labels, boxes)
+            row["agreement"] = _agreement(*integers)
         rows.append(_rounded(row))
     return rows
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Logits of one precision."""
+    """Logits of one execution."""
 
     val: Logits
     test: Logits

@@ -6,24 +6,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qpde_perception.assessment import quantizing
+from qpde_perception.assessment.candidates import Role
 from qpde_perception.assessment.corruptions import CORRUPTIONS, SEVERITIES
-from qpde_perception.assessment.figures import at, grouped_rows, known_mean, mean, share_of_sign
+from qpde_perception.assessment.figures import (
+    at,
+    grouped_rows,
+    mean,
+    of_role,
+    over_seeds,
+    percent,
+    plain,
+    share_of_sign,
+)
 from qpde_perception.assessment.measuring import ROC_POINTS
 from qpde_perception.assessment.reading import reading_of
 from qpde_perception.learning.experiments.experiment import (
     Presentation,
     Section,
-    deviation_of,
 )
 from qpde_perception.learning.experiments.plots import Line, Panel, line_plot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qpde_perception.assessment.figures import Figure, Group, Groups
+    from qpde_perception.assessment.figures import Groups
     from qpde_perception.learning.experiments.experiment import Row
 
-PALETTE = ("#2563eb", "#16a34a", "#dc2626", "#94a3b8", "#d97706", "#7c3aed")
+PALETTE = (
+    *("#2563eb", "#16a34a", "#dc2626", "#94a3b8", "#d97706", "#7c3aed"),
+    *("#0891b2", "#be185d", "#4d7c0f", "#1e293b"),
+)
 GREY = "#cbd5e1"
 MODEL = ("model", "precision")
 
@@ -32,56 +45,38 @@ def present(rows: Sequence[Row]) -> Presentation:
     """Return the tables, the plots and the reading.
 
     Args:
-        rows: One for every model, seed and precision, as `measure` makes them.
+        rows: One for every model, seed and execution, as `measure` makes them.
     """
     groups = grouped_rows(rows)
+    deployed, costs = of_role(groups, Role.DEPLOYED), quantizing.section_of(groups)
     sections = (
-        _tracks(groups),
-        _robustness(groups),
-        _country(groups),
-        _unknown(groups),
-        _calibration(groups),
-        _agreement(groups),
+        *([] if costs is None else [costs]),
+        _tracks(deployed),
+        _robustness(deployed),
+        _country(deployed),
+        _unknown(deployed),
+        _calibration(deployed),
+        _agreement(deployed),
     )
     head = (
         *MODEL,
-        *("parameters", "val, %", "test-a, %", "tracks, filtered, %", "corrupted, %"),
-        *("other country, %", "known from unknown, AUC", "calibration error"),
+        *("parameters", "multiply-adds", "val, %", "test-a, %", "tracks, filtered, %"),
+        *("corrupted, %", "other country, %"),
     )
     table = [
         (
             *key,
             f"{group[0]['parameters']:,}",
-            percent(group, at("val_top1")),
-            percent(group, at("test_top1")),
+            f"{group[0]['multiply_adds'] / 1e6:.1f} M",
+            percent(group, at("val_top1"), 2),
+            percent(group, at("test_top1"), 2),
             percent(group, at("tracks", "filtered")),
             percent(group, at("robustness", "mean")),
             percent(group, at("boxes", "all")),
-            plain(group, at("unknown", "auc")),
-            plain(group, at("calibration", "test-a", "error")),
         )
         for key, group in groups.items()
     ]
     return Presentation(head, table, reading_of(groups), {}, sections, _effort(rows))
-
-
-def percent(group: Group, figure: Figure) -> str:
-    """Return the mean of a share over seeds in percent, with its deviation."""
-    return _over_seeds(group, figure, 100.0, 1)
-
-
-def plain(group: Group, figure: Figure) -> str:
-    """Return the mean of a figure over seeds, with its deviation."""
-    return _over_seeds(group, figure, 1.0, 3)
-
-
-def _over_seeds(group: Group, figure: Figure, factor: float, digits: int) -> str:
-    centre = known_mean(group, figure)
-    if centre is None:
-        return "-"
-    text = f"{factor * centre:.{digits}f}"
-    deviation = deviation_of([value for value in map(figure, group) if value is not None])
-    return text if deviation is None else f"{text} ± {factor * deviation:.{digits}f}"
 
 
 def _tracks(groups: Groups) -> Section:
@@ -141,7 +136,7 @@ def _robustness(groups: Groups) -> Section:
                         ),
                     ],
                     _colour(groups, model),
-                    dashed=precision == "float",
+                    dashed=precision != quantizing.FULL_PRECISION,
                 )
                 for (model, precision), group in groups.items()
             },
@@ -200,7 +195,7 @@ def _unknown(groups: Groups) -> Section:
             grid,
             [mean(group, at("unknown", "roc", point)) for point in range(ROC_POINTS)],
             _colour(groups, model),
-            dashed=precision == "float",
+            dashed=precision != quantizing.FULL_PRECISION,
         )
         for (model, precision), group in groups.items()
     }
@@ -256,7 +251,7 @@ def _reliability(groups: Groups, data: str) -> Panel:
             [confidence for _, confidence, _ in bins],
             [accuracy for _, _, accuracy in bins],
             _colour(groups, model),
-            dashed=precision == "float",
+            dashed=precision != quantizing.FULL_PRECISION,
         )
     lines["calibrated"] = Line([0, 1], [0, 1], GREY)
     return Panel(data, "confidence", "accuracy", lines)
@@ -265,18 +260,14 @@ def _reliability(groups: Groups, data: str) -> Panel:
 def _agreement(groups: Groups) -> Section:
     sets = ("val", "test-a", "corrupted", "boxes")
     table = [
-        (
-            model,
-            *(_over_seeds(group, at("agreement", part), 100.0, 2) for part in sets),
-        )
-        for (model, precision), group in groups.items()
-        if precision == "int8"
+        (*key, *(over_seeds(group, at("agreement", part), 100.0, 2) for part in sets))
+        for key, group in groups.items()
     ]
     return Section(
-        "Integers against float",
-        "Share of images with the same answer in int8 and with the same integer weights but "
-        "unquantized activations, in percent; the boxes of unknown signs are included.",
-        ("model", *sets),
+        "What rounding the activations changes",
+        "Share of images with the same answer on the integers and with the same integer weights "
+        "but unquantized activations, in percent; the boxes of unknown signs are included.",
+        (*MODEL, *sets),
         table,
     )
 
@@ -292,23 +283,53 @@ def _colour(groups: Groups, model: str) -> str:
 
 
 def _effort(rows: Sequence[Row]) -> str:
-    one = [row for row in rows if row["precision"] == "int8"]
-    seeds = sorted({row["seed"] for row in one if row["seed"] is not None})
-    trained = sum(row["training_seconds"] or 0.0 for row in one)
+    one = [row for row in rows if row["role"] == Role.DEPLOYED.value]
+    trained = [row for row in one if row["trained_on"] is not None]
+    given = [row for row in one if row["seed"] is not None and row["trained_on"] is None]
     minutes = sum(row["measuring_minutes"] for row in one)
-    training = (
-        f"Networks were trained on {_machines(one, 'trained_on')} with the seeds "
-        f"{', '.join(map(str, seeds))}: {trained:,.0f} s in all."
-        if seeds
-        else "No network was trained for it."
-    )
-    return (
+    training = []
+    if trained:
+        seconds = sum(row["training_seconds"] or 0.0 for row in trained)
+        training.append(
+            f"Networks were trained on {_machines(trained, 'trained_on')} with the seeds "
+            f"{_seeds(trained)}: {seconds:,.0f} s in all."
+        )
+    if given:
+        training.append(
+            f"{len(given)} finished run(s) with the seeds {_seeds(given)} were measured as they "
+            "are; a run does not say on what it was trained."
+        )
+    if not training:
+        training.append("No network was trained for it.")
+    measured = (
         f"Measured {len(one)} model(s) on {_machines(one, 'machine')}, at most {minutes} min of "
-        f"processor time in all. {training} The int8 graph and the float graph both ran in ONNX "
-        "Runtime with one thread. The figures are in [results.json](results.json), and this page "
-        "is made from them."
+        "processor time in all."
     )
+    where = (
+        "All graphs ran in ONNX Runtime with one thread. The figures are in "
+        "[results.json](results.json), and this page is made from them."
+    )
+    return " ".join([measured, *training, *_recipes(one), where])
+
+
+def _recipes(rows: Sequence[Row]) -> list[str]:
+    """Say how runs were trained, and whether all alike."""
+    recipes: dict[str, list[str]] = {}
+    for row in rows:
+        if row["recipe"] is not None:
+            rest = {k: v for k, v in row["recipe"].items() if k not in ("network", "seed")}
+            text = ", ".join(f"{name} {value}" for name, value in sorted(rest.items()))
+            models = recipes.setdefault(text, [])
+            if row["model"] not in models:
+                models.append(row["model"])
+    if len(recipes) == 1:
+        return [f"All were trained alike: {next(iter(recipes))}."]
+    return [f"Recipe of {', '.join(models)}: {text}." for text, models in recipes.items()]
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    return ", ".join(map(str, sorted({row["seed"] for row in rows})))
 
 
 def _machines(rows: Sequence[Row], key: str) -> str:
-    return ", ".join(sorted({row[key] for row in rows if row[key] is not None}))
+    return ", ".join(sorted({row[key] for row in rows}))

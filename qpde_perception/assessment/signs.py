@@ -15,7 +15,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qpde_perception.assessment.boxes import Boxes, read_boxes
-from qpde_perception.assessment.candidates import BundleCandidate, Candidate, TrainedCandidate
+from qpde_perception.assessment.candidates import (
+    BundleCandidate,
+    Candidate,
+    RunCandidate,
+    TrainedCandidate,
+)
 from qpde_perception.assessment.measuring import Pictures, Protocol, measure, pictures_of
 from qpde_perception.assessment.presentation import present
 from qpde_perception.learning.errors import LearningError
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
 
 SIGNS = "gtsrb"
 BURSTS = "road_drive/roadsign_drive.zip"
+ROWS = 2
+"""Changes with what rows hold, so that those of an older version are not read."""
 
 
 class FilterSettings(BaseModel):
@@ -77,6 +84,7 @@ class SignsSettings(Settings):
 
     Attributes:
         bundles: Folders or names of bundles.
+        runs: Folders of finished runs, each of one of the seeds.
         networks: Names of networks, each trained with every seed.
         training: How they are trained; None where there are none.
         corrupt_every: Every n-th image of test-a is corrupted.
@@ -84,6 +92,7 @@ class SignsSettings(Settings):
     """
 
     bundles: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     training: SignRecipe | None = None
     corrupt_every: int = Field(ge=1)
@@ -91,8 +100,8 @@ class SignsSettings(Settings):
 
     @model_validator(mode="after")
     def _names_what_it_needs(self) -> SignsSettings:
-        if not self.bundles and not self.networks:
-            msg = "bundles and networks are both empty"
+        if not (self.bundles or self.runs or self.networks):
+            msg = "bundles, runs and networks are all empty"
             raise ValueError(msg)
         if (self.training is None) != (not self.networks):
             msg = "networks and training go together"
@@ -100,14 +109,14 @@ class SignsSettings(Settings):
         return self
 
     def candidates(self) -> list[Candidate]:
-        """Return what is assessed, bundles first."""
+        """Return what is assessed: bundles, runs, and networks to be trained."""
         recipe = {} if self.training is None else self.training.model_dump()
         trained = [
             TrainedCandidate(TrainingConfig(network=name, seed=seed, **recipe))
             for name in self.networks
             for seed in self.seeds
         ]
-        return [*map(BundleCandidate, self.bundles), *trained]
+        return [*map(BundleCandidate, self.bundles), *map(RunCandidate, self.runs), *trained]
 
     def protocol(self) -> Protocol:
         """Return what is a matter of choice in measuring."""
@@ -147,7 +156,9 @@ class SignsStudy:
             msg = "--device cuda: torch finds no CUDA device here"
             raise LearningError(msg)
         data, protocol = fingerprint(place.data), profile.protocol()
-        tasks = [_Task(each, protocol, place, data) for each in profile.candidates()]
+        candidates = profile.candidates()
+        _check_seeds(candidates, profile.seeds)
+        tasks = [_Task(each, protocol, place, data) for each in candidates]
         waiting = [task for task in tasks if not task.path.is_file()]
         done = len(tasks) - len(waiting)
         advance(done, len(tasks), "")
@@ -172,14 +183,14 @@ class _Task:
     def __init__(self, candidate: Candidate, protocol: Protocol, place: Place, data: str) -> None:
         self.candidate, self.protocol, self.place = candidate, protocol, place
         self.folder = candidate.folder(place.work, data)
-        digest = hashlib.sha256(f"{protocol} {data}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{ROWS} {protocol} {data}".encode()).hexdigest()[:8]
         self.path = self.folder / f"measured-{digest}.json"
 
     def make(self) -> str:
         """Train and measure, and return the name of the folder."""
         place = self.place
         network = self.candidate.deployed(lambda: _signs(place), self.folder, place.device)
-        bundled = isinstance(self.candidate, BundleCandidate)
+        trains = isinstance(self.candidate, TrainedCandidate)
         signs, boxes = _signs(place), _boxes(place, network.spec)
         # Of the processor, in whole minutes: the page must not change with what else runs.
         since = time.process_time()
@@ -188,10 +199,11 @@ class _Task:
         common = {
             "model": self.candidate.name,
             "seed": self.candidate.seed,
+            "recipe": network.recipe,
             "training_seconds": network.training_seconds,
             "measuring_minutes": math.ceil((time.process_time() - since) / 60),
             "machine": machine_name(torch.device("cpu")),
-            "trained_on": None if bundled else machine_name(torch.device(place.device)),
+            "trained_on": machine_name(torch.device(place.device)) if trains else None,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.path, [{**common, **row} for row in rows])
@@ -204,6 +216,20 @@ class _Task:
             msg = f"{self.path}: is damaged; remove it and run again"
             raise LearningError(msg) from None
         return rows
+
+
+def _check_seeds(candidates: Sequence[Candidate], seeds: Sequence[int]) -> None:
+    """Refuse what would be taken for another seed of the same network."""
+    seen: set[tuple[str, int | None]] = set()
+    for candidate in candidates:
+        name, seed = candidate.name, candidate.seed
+        if (name, seed) in seen:
+            msg = f"{name} with the seed {seed} is listed twice; name each run and bundle once"
+            raise LearningError(msg)
+        if seed is not None and seed not in seeds:
+            msg = f"{name}: the run has the seed {seed}, which is none of the profile's seeds"
+            raise LearningError(msg)
+        seen.add((name, seed))
 
 
 def fingerprint(data: Path) -> str:

@@ -38,7 +38,7 @@ class Manifest(BaseModel):
         task: What the model does, in a few words.
         network: Name of the network's configuration.
         parameters: Number of trained parameters that are deployed.
-        weight_bits: Bits of the weights of the quantized layers.
+        weight_bits: Bits of the weights of 1x1 convolutions; the others have at least 8.
         activation_bits: Bits of the activations.
         input: Shape, colour order and resampling of the input.
         labels: Class names; the position is the class index.

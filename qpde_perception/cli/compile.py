@@ -59,6 +59,7 @@ def command(
 ) -> None:
     """Fold a trained network into integers, write its graphs, verify them, and pack the bundle."""
     trained = load_run(run_folder)
+    config = trained.network.config
     pixels, truth = _boxes(golden, trained.spec)
     if len(pixels) < GOLDEN_FRAMES:
         msg = f"{golden}: has {len(pixels)} boxes of known class, {GOLDEN_FRAMES} are needed"
@@ -69,6 +70,8 @@ def command(
         task=task,
         network=trained.name,
         parameters=deployed_parameters(trained.network),
+        weight_bits=config.weight_bits,
+        activation_bits=config.activation_bits,
         spec=trained.spec,
         labels=trained.labels,
         golden_pixels=pixels[np.linspace(0, len(pixels) - 1, GOLDEN_FRAMES).astype(int)],
@@ -76,8 +79,7 @@ def command(
     accuracy = _measured(bundle, data, golden, pixels, truth)
     manifest = bundle.manifest.model_copy(update={"accuracy": accuracy})
     certificate = certified(bundle, _frames_to_certify(data, trained.spec, pixels))
-    flavour = trained.network.config.flavour
-    card = with_certificate(write_card(manifest, trained.recipe, flavour), certificate)
+    card = with_certificate(write_card(manifest, trained.recipe, config.flavour), certificate)
     bundle.contents[CARD] = card.encode()
     bundle.contents[CERTIFICATE] = certificate.to_bytes()
     bundle = write_bundle(Bundle(out, manifest, bundle.contents))

@@ -45,9 +45,9 @@ def write_card(manifest: Manifest, recipe: Mapping[str, Any], flavour: Flavour) 
     return f"""# {manifest.name}
 
 {manifest.task}. Network `{manifest.network}`, {manifest.parameters:,} parameters, weights of
-{manifest.weight_bits} bits, activations of {manifest.activation_bits} bits. Input: {spec.height} x
-{spec.width} pixels, {spec.channel_order}, uint8, resampling `{spec.interpolation}`; the box of a
-sign is grown by {spec.region_margin:.0%} of its size on each side before it is cut out.
+{_bits(manifest)}. Input: {spec.height} x {spec.width} pixels,
+{spec.channel_order}, uint8, resampling `{spec.interpolation}`; the box of a sign is grown by
+{spec.region_margin:.0%} of its size on each side before it is cut out.
 
 ## What it is
 
@@ -87,6 +87,12 @@ JPEG, occlusion.
   snow, and signs under 15 pixels are not validated.
 - It is no safety function and has not been validated as one.
 """
+
+
+def _bits(manifest: Manifest) -> str:
+    own, activations = manifest.weight_bits, manifest.activation_bits
+    wider = "" if own >= 8 else " in 1x1 convolutions and of 8 elsewhere, stored as int8"
+    return f"{own} bits{wider}, activations of {activations} bits"
 
 
 def with_certificate(card: str, certificate: Certificate) -> str:

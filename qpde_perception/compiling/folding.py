@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 EXACT_FLOAT32 = 2**24
+ENGINE_BITS = 8
+"""Bits that engines multiply: fewer are a part of the grid for weights, but not for activations."""
 
 
 def fold(network: DeployableMobileNetV2) -> Specification:
@@ -43,8 +45,17 @@ def fold(network: DeployableMobileNetV2) -> Specification:
         network: Trained with quantization; its normalisations' running statistics are deployed.
 
     Raises:
-        CompilingError: If a scale is not positive or a sum could leave its integer type.
+        CompilingError: If the bits are not those of engines, a scale is not positive, or a sum
+            could leave its integer type.
     """
+    config = network.config
+    if config.weight_bits > ENGINE_BITS or config.activation_bits != ENGINE_BITS:
+        msg = (
+            f"weights of {config.weight_bits} and activations of {config.activation_bits} bits "
+            f"cannot be deployed: engines have weights of up to {ENGINE_BITS} and activations of "
+            f"{ENGINE_BITS} bits"
+        )
+        raise CompilingError(msg)
     with torch.no_grad():
         return _Folder(network).specification()
 

@@ -48,6 +48,8 @@ def assemble(
     task: str,
     network: str,
     parameters: int,
+    weight_bits: int,
+    activation_bits: int,
     spec: InputSpec,
     labels: Iterable[str],
     golden_pixels: NDArray[np.uint8],
@@ -60,6 +62,8 @@ def assemble(
         task: What the model does, in a few words.
         network: Name of the network's configuration.
         parameters: Number of trained parameters that are deployed.
+        weight_bits: Bits of the weights.
+        activation_bits: Bits of the activations.
         spec: The network's input.
         labels: Class names.
         golden_pixels: Golden frames, uint8, shape (n, height, width, 3).
@@ -76,8 +80,8 @@ def assemble(
         task=task,
         network=network,
         parameters=parameters,
-        weight_bits=8,
-        activation_bits=8,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
         input=spec,
         labels=tuple(labels),
         engines=ENGINE_ORDER,

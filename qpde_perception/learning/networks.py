@@ -38,7 +38,8 @@ class NetworkConfig:
         depths: Blocks per stage.
         expansions: Ratio of a block's hidden channels to those it gets, per stage.
         features: Channels that the head sees.
-        weight_bits: Bits of the weights.
+        weight_bits: Bits of the weights of the 1x1 convolutions; stem, depthwise kernels and head
+            have at least 8.
         activation_bits: Bits of the activations.
         smoothing: Total-variation smoothing of stage inputs.
         stable: Whether every symmetric block is kept within the step size that amplifies nothing.
@@ -87,6 +88,7 @@ CONFIGS: dict[str, NetworkConfig] = {
         flavour="ordinary", expansions=(4, 5, 4), smoothing=UNSMOOTHED
     ),
     "symmetric_mobilenet_v2_tiny": TINY,
+    "symmetric_mobilenet_v2_tiny_w4a8": replace(TINY, weight_bits=4),
     "twin_mobilenet_v2_tiny": replace(TINY, flavour="twin"),
     "ordinary_mobilenet_v2_tiny": replace(TINY, flavour="ordinary", smoothing=UNSMOOTHED),
 }

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights.safetensors"
+FLOAT_WEIGHTS = "float_weights.safetensors"
 RECIPE = "training.json"
 CALIBRATION_BATCHES = 20
 
@@ -114,8 +115,8 @@ def train(
         config: The recipe.
         signs: All splits; `train` is learned from, `val` is watched.
         spec: The network's input.
-        folder: Gets a checkpoint after every epoch, `metrics.jsonl`, and in the end
-            `weights.safetensors` and `training.json`.
+        folder: Gets a checkpoint after every epoch, `metrics.jsonl`, after the float epochs
+            `float_weights.safetensors`, and in the end `weights.safetensors` and `training.json`.
         watcher: Told of batches and epochs.
         device: Where to compute: `cpu` or `cuda`.
         workers: Processes that prepare batches; their number does not change what is learned.
@@ -163,6 +164,7 @@ def _train(
     for epoch in range(first, config.epochs):
         quantized = epoch >= config.float_epochs
         if epoch == config.float_epochs:
+            _save_weights(network, folder / FLOAT_WEIGHTS)
             _start_quantization(network, feeder, config)
         set_active(network, active=quantized)
         _freeze(network, frozen=epoch >= config.first_frozen)
@@ -224,6 +226,31 @@ def load_run(folder: Path) -> TrainedRun:
     set_active(network, active=True)
     network.eval()
     return TrainedRun(network, recipe["network"], spec, labels, recipe)
+
+
+def load_float_network(run: TrainedRun, folder: Path) -> DeployableMobileNetV2 | None:
+    """Read the network of a run as it was after the float epochs, its quantizers not active.
+
+    Args:
+        run: What `load_run` read of the folder.
+        folder: The run's.
+
+    Returns:
+        The network; None where an older version trained the run and did not keep it.
+
+    Raises:
+        LearningError: If the file is damaged or of another network.
+    """
+    path = folder / FLOAT_WEIGHTS
+    if not path.is_file():
+        return None
+    network = DeployableMobileNetV2(run.network.config)
+    try:
+        network.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        msg = f"{path}: is damaged or of another network: {error}"
+        raise LearningError(msg) from None
+    return network.eval()
 
 
 @torch.inference_mode()
@@ -390,6 +417,10 @@ def _forget_after(epoch: int, folder: Path) -> None:
         path.write_text("".join(lines[:epoch]), encoding="utf-8")
 
 
+def _save_weights(network: torch.nn.Module, path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+
+
 def _save_result(
     folder: Path,
     config: TrainingConfig,
@@ -397,7 +428,7 @@ def _save_result(
     names: tuple[str, ...],
     spec: InputSpec,
 ) -> None:
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    _save_weights(network, folder / WEIGHTS)
     recipe = {
         "training": asdict(config),
         "network": network.config.as_dict(),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qpde_perception.assessment.boxes import read_boxes
-from qpde_perception.assessment.candidates import Deployed
+from qpde_perception.assessment.candidates import Deployed, Execution, Role
 from qpde_perception.assessment.corruptions import CORRUPTIONS, corrupt
 from qpde_perception.assessment.measuring import (
     Protocol,
@@ -42,8 +42,14 @@ def boxes(data, spec):
 
 @pytest.fixture(scope="module")
 def network(tiny_bundle, spec):
-    contents = tiny_bundle.contents
-    return Deployed(spec, 123, contents["cpu.onnx"], contents["reference_fp32.onnx"], None)
+    """A bundle, whose float reference stands in for a float network as well."""
+    integers, real = (tiny_bundle.read(name) for name in ("cpu.onnx", "reference_fp32.onnx"))
+    executions = (
+        Execution(Role.DEPLOYED, "W8A8", integers),
+        Execution(Role.UNQUANTIZED, "W8, activations float", real),
+        Execution(Role.FLOAT, "float", real),
+    )
+    return Deployed(spec, 123, 4567, executions, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +75,20 @@ def test_corrupted_images_keep_their_records_but_for_the_offset(signs):
     assert np.array_equal(changed.image(5), corrupt(val.image(5), "fog", 2, (1, 5)))
 
 
-def test_accuracy_is_that_of_the_engine_in_both_precisions(rows, network, signs, pictures):
+def test_accuracy_is_that_of_the_engine_in_every_execution(rows, network, signs, pictures):
     labels = signs.split("test-a").labels
-    for row, graph in zip(rows, (network.int8, network.unquantized), strict=True):
-        answers = OnnxRuntimeEngine(graph, 1).infer(pictures.test).argmax(axis=1)
+    for row, execution in zip(rows, network.executions, strict=True):
+        answers = OnnxRuntimeEngine(execution.graph, 1).infer(pictures.test).argmax(axis=1)
         assert row["test_top1"] == pytest.approx(np.mean(answers == labels), abs=1e-6)
         clean = np.mean(answers[::2] == labels[::2])
         assert row["robustness"]["clean"] == pytest.approx(clean, abs=1e-6)
-    assert [row["precision"] for row in rows] == ["int8", "float"]
+    assert [row["role"] for row in rows] == ["deployed", "unquantized", "float"]
+    assert {(row["parameters"], row["multiply_adds"]) for row in rows} == {(123, 4567)}
+
+
+def test_confidence_is_measured_where_the_deployed_weights_are(rows):
+    for name in ("temperature", "unknown", "calibration", "agreement"):
+        assert [name in row for row in rows] == [True, True, False]
 
 
 def test_the_parts_of_the_boxes_add_up(rows):
@@ -90,11 +102,11 @@ def test_the_parts_of_the_boxes_add_up(rows):
 
 def test_agreement_is_that_of_the_two_engines(rows, network, boxes):
     answers = [
-        OnnxRuntimeEngine(graph, 1).infer(boxes.pixels).argmax(axis=1)
-        for graph in (network.int8, network.unquantized)
+        OnnxRuntimeEngine(execution.graph, 1).infer(boxes.pixels).argmax(axis=1)
+        for execution in network.executions[:2]
     ]
     expected = np.mean(answers[0] == answers[1])
-    assert {row["agreement"]["boxes"] for row in rows} == {round(float(expected), 6)}
+    assert {row["agreement"]["boxes"] for row in rows[:2]} == {round(float(expected), 6)}
 
 
 def test_rows_are_plain_values_and_the_same_every_time(rows, network, signs, pictures, boxes):

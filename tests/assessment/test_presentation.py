@@ -10,7 +10,8 @@ import pytest
 from qpde_perception.assessment.corruptions import CORRUPTIONS
 from qpde_perception.assessment.figures import grouped_rows
 from qpde_perception.assessment.measuring import ROC_POINTS
-from qpde_perception.assessment.presentation import present
+from qpde_perception.assessment.presentation import _effort, present
+from qpde_perception.assessment.quantizing import section_of
 from qpde_perception.assessment.reading import reading_of
 
 COUNTS = {
@@ -24,18 +25,27 @@ COUNTS = {
 }
 
 
-def row(model="m", precision="int8", seed=None, top1=0.9):
+def row(model="m", role="deployed", seed=None, top1=0.9, bits=8):
     calibration = {
         "error": 0.05,
         "error_scaled": 0.01,
         "overconfidence": -0.04,
         "bins": [[3, 0.5, 0.4], [3, 0.9, 1.0]],
     }
-    return {
+    words = {
+        "deployed": f"W{bits}A8",
+        "unquantized": f"W{bits}, activations float",
+        "float": "float",
+        "post-training": "W8A8, post-training",
+    }
+    found = {
         "model": model,
-        "precision": precision,
+        "role": role,
+        "precision": words[role],
         "seed": seed,
+        "recipe": None if seed is None else {"network": model, "seed": seed, "batch": 128},
         "parameters": 1234,
+        "multiply_adds": 5_600_000,
         "val_top1": top1,
         "test_top1": top1,
         "tracks": {"majority": 0.8, "last": 0.7, "filtered": 0.9},
@@ -70,10 +80,19 @@ def row(model="m", precision="int8", seed=None, top1=0.9):
         "machine": "a CPU",
         "trained_on": None if seed is None else "a GPU",
     }
+    if role in ("float", "post-training"):
+        for name in ("temperature", "unknown", "calibration", "agreement"):
+            del found[name]
+    return found
 
 
 def both(**values):
-    return [row(precision=precision, **values) for precision in ("int8", "float")]
+    return [row(role=role, **values) for role in ("deployed", "unquantized")]
+
+
+def all_four(top1, model="n", seed=1):
+    """Rows of one run, with the accuracy of each execution."""
+    return [row(model, role, seed, share) for role, share in top1.items()]
 
 
 def test_a_table_has_a_line_for_every_model_and_precision_with_the_deviation_over_seeds():
@@ -87,10 +106,54 @@ def test_a_table_has_a_line_for_every_model_and_precision_with_the_deviation_ove
     ]
     table = present(rows).table
     assert [line[:2] for line in table] == [
-        *(("m", "int8"), ("m", "float"), ("n", "int8"), ("n", "float"))
+        *(("m", "W8A8"), ("m", "W8, activations float")),
+        *(("n", "W8A8"), ("n", "W8, activations float")),
     ]
-    assert table[0][4] == "90.0"
-    assert table[2][4] == "85.0 ± 7.1"
+    assert table[0][2:4] == ("1,234", "5.6 M")
+    assert table[0][5] == "90.00"
+    assert table[2][5] == "85.00 ± 7.07"
+
+
+EXECUTIONS = {"deployed": 0.9, "unquantized": 0.9, "float": 0.9008, "post-training": 0.88}
+
+
+def test_what_quantizing_costs_is_shown_against_the_goal():
+    section = section_of(grouped_rows([*both(), *all_four(EXECUTIONS)]))
+    assert all(len(line) == len(section.head) for line in section.table)
+    assert [line[:3] for line in section.table] == [
+        ("n", "W8A8", "90.08"),
+        ("n", "W8A8, post-training", "90.08"),
+    ]
+    assert [line[4] for line in section.table] == ["-0.08", "-2.08"]
+    assert [line[-2:] for line in section.table] == [("0.1", "yes"), ("0.1", "no")]
+
+
+def test_what_quantizing_costs_is_taken_seed_by_seed():
+    rows = [
+        each
+        for seed, shift in ((1, 0.0), (2, -0.05))
+        for each in all_four({role: share + shift for role, share in EXECUTIONS.items()}, seed=seed)
+    ]
+    section = section_of(grouped_rows(rows))
+    assert [line[4] for line in section.table] == ["-0.08 ± 0.00", "-2.08 ± 0.00"]
+
+
+def test_a_model_without_its_float_network_has_no_such_section():
+    assert section_of(grouped_rows(both())) is None
+
+
+def test_four_bits_may_cost_more_than_eight():
+    rows = [row("n", "deployed", 1, 0.898, bits=4), row("n", "unquantized", 1, 0.898, bits=4)]
+    shown = present([*rows, row("n", "float", 1, 0.9)])
+    assert shown.table[0][1] == "W4A8"
+    assert shown.sections[0].table[0][-2:] == ("0.3", "yes")
+    assert any("accuracy alone" in text for text in shown.reading)
+
+
+def test_executions_that_are_not_deployed_stand_in_the_result_alone():
+    shown = present(all_four(EXECUTIONS))
+    assert len(shown.table) == 4
+    assert all(line[1] == "W8A8" for section in shown.sections[1:] for line in section.table)
 
 
 def test_every_section_has_as_many_cells_as_columns_and_pictures_where_they_help():
@@ -111,10 +174,27 @@ def test_the_same_rows_give_the_same_bytes_and_survive_json():
 
 
 def test_parameters_of_every_corruption_stand_on_the_page():
-    text = present(both()).sections[1].text
+    text = next(s for s in present(both()).sections if "robustness" in s.plots).text
     for name, corruption in CORRUPTIONS.items():
         levels = ", ".join(f"{level:g}" for level in corruption.levels)
         assert f"{name}: {corruption.parameter}: {levels}" in text
+
+
+def test_effort_says_whether_all_were_trained_alike():
+    rows = [*both(model="a", seed=1), *both(model="b", seed=1)]
+    assert "All were trained alike: batch 128." in _effort(rows)
+    rows[0]["recipe"]["batch"] = 64
+    effort = _effort(rows)
+    assert "Recipe of a: batch 64. Recipe of b: batch 128." in effort
+    assert "alike" not in effort
+
+
+def test_effort_says_which_runs_were_trained_elsewhere():
+    rows = both(model="a", seed=3)
+    for each in rows:
+        each["trained_on"] = each["training_seconds"] = None
+    effort = _effort(rows)
+    assert "1 finished run(s) with the seeds 3 were measured as they are" in effort
 
 
 def test_effort_names_seeds_and_time_and_counts_a_run_once():
@@ -152,6 +232,15 @@ def test_the_reading_follows_the_figures(change, said):
     assert said in " ".join(reading_of(grouped_rows(rows)))
 
 
+def test_the_reading_says_of_each_way_to_quantize_whether_it_reaches_the_goal():
+    rows = [*all_four(EXECUTIONS, "a"), *all_four({**EXECUTIONS, "deployed": 0.8}, "b")]
+    text = " ".join(reading_of(grouped_rows(rows)))
+    assert "test-a, a: deployed -0.08 points (within the 0.1 aimed at), post-training -2.08" in text
+    assert "test-a, b: deployed -10.08 points (beyond the 0.1 aimed at)" in text
+    assert "1 of 2 deployed network(s) reach the goal; 0 of 2 post-training" in text
+    assert "may outweigh what the bits cost. One image of test-a is 0.100 points." in text
+
+
 def test_a_lead_is_held_against_the_deviation_over_seeds():
     def said(tops):
         rows = [
@@ -160,9 +249,24 @@ def test_a_lead_is_held_against_the_deviation_over_seeds():
             for seed, top1 in enumerate(values)
             for each in both(model=model, seed=seed, top1=top1)
         ]
-        return next(text for text in reading_of(grouped_rows(rows)) if text.startswith("On test-a"))
+        lines = reading_of(grouped_rows(rows))
+        return next(text for text in lines if text.startswith("On test-a"))
 
     clear = said({"a": (0.80, 0.81), "b": (0.90, 0.91)})
-    assert "b leads a by 10.0 points, more than twice" in clear
+    assert clear.startswith("On test-a, in W8A8: b 90.50 %, a 80.50 %.")
+    assert "b leads a by 10.00 points, more than twice" in clear
     assert "no more than twice" in said({"a": (0.80, 0.90), "b": (0.81, 0.91)})
     assert "with one seed that says little" in said({"a": (0.8,), "b": (0.9,)})
+
+
+def test_only_networks_of_the_same_bits_are_compared():
+    rows = [
+        *both(),
+        *(each for model in "ab" for each in both(model=model, seed=1)),
+        *both(model="c", seed=1, bits=4, top1=0.99),
+    ]
+    compared = [text for text in reading_of(grouped_rows(rows)) if text.startswith("On ")]
+    assert len(compared) == 3
+    for text in compared:
+        models = text.partition(": ")[2].partition(". ")[0].split(", ")
+        assert sorted(model[0] for model in models) == ["a", "b"]

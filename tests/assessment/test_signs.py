@@ -18,6 +18,7 @@ from qpde_perception.learning.experiments.settings import (
     load_profile,
     settings_path,
 )
+from qpde_perception.learning.training import FLOAT_WEIGHTS
 
 TINY = {
     "bundles": [],
@@ -62,14 +63,10 @@ def make(folder, data, tiny_bundle, monkeypatch):
 def test_bundles_and_trained_networks_are_measured_once_and_the_page_stays_the_same(make):
     document, made = make("first")
     assert len(made) == 3
-    assert [(row["model"], row["seed"], row["precision"]) for row in document["rows"]] == [
-        (model, seed, precision)
-        for model, seed in [
-            ("tiny", None),
-            ("symmetric_mobilenet_v2_tiny", 1),
-            ("symmetric_mobilenet_v2_tiny", 2),
-        ]
-        for precision in ("int8", "float")
+    network, own = "symmetric_mobilenet_v2_tiny", ("deployed", "unquantized")
+    assert [(row["model"], row["seed"], row["role"]) for row in document["rows"]] == [
+        *(("tiny", None, role) for role in own),
+        *((network, seed, role) for seed in (1, 2) for role in (*own, "float", "post-training")),
     ]
     assert make("second") == (document, [])
     names = sorted(path.name for path in Path("first/signs").iterdir())
@@ -144,10 +141,69 @@ def test_an_unknown_network_is_named(make):
         make(networks=["nothing"], seeds=[1])
 
 
+def runs_of(network):
+    return sorted(Path("runs/experiments").glob(f"signs-{network}-seed*/training.json"))
+
+
+def test_a_finished_run_is_measured_as_the_training_that_left_it(make):
+    document, _ = make(bundles=[])
+    finished = [str(path.parent) for path in runs_of("symmetric_mobilenet_v2_tiny")]
+    again, made = make(bundles=[], networks=[], training=None, runs=finished, seeds=[1, 2])
+    assert len(made) == 2
+    told = ("trained_on", "measuring_minutes")
+    plain = [
+        [{k: v for k, v in row.items() if k not in told} for row in found["rows"]]
+        for found in (document, again)
+    ]
+    assert sorted(plain[0], key=str) == sorted(plain[1], key=str)
+    assert "2 finished run(s) with the seeds 1, 2" in Path("pages/signs/README.md").read_text()
+
+
+def test_a_run_of_four_bits_is_measured_beside_its_float_network(make):
+    document, _ = make(bundles=[], networks=["symmetric_mobilenet_v2_tiny_w4a8"], seeds=[1])
+    found = [(row["role"], row["precision"]) for row in document["rows"]]
+    assert found == [
+        ("deployed", "W4A8"),
+        ("unquantized", "W4, activations float"),
+        ("float", "float"),
+    ]
+    assert (
+        "| symmetric_mobilenet_v2_tiny_w4a8 | W4A8 |" in Path("pages/signs/README.md").read_text()
+    )
+
+
+def test_a_run_from_before_float_networks_were_kept_is_measured_without(make, tmp_path):
+    make(bundles=[], seeds=[1])
+    older = shutil.copytree(runs_of("symmetric_mobilenet_v2_tiny")[0].parent, tmp_path / "older")
+    (older / FLOAT_WEIGHTS).unlink()
+    (older / CLOCK).unlink()
+    document, _ = make(bundles=[], networks=[], training=None, runs=[str(older)], seeds=[1])
+    assert [row["role"] for row in document["rows"]] == ["deployed", "unquantized"]
+    assert document["rows"][0]["training_seconds"] is None
+    (older / FLOAT_WEIGHTS).write_bytes(b"no weights")
+    with pytest.raises(LearningError, match=r"float_weights\.safetensors: is damaged"):
+        make(bundles=[], networks=[], training=None, runs=[str(older)], seeds=[1])
+
+
+def test_runs_that_cannot_stand_in_one_table_are_refused(make):
+    make(bundles=[], seeds=[1])
+    run = str(runs_of("symmetric_mobilenet_v2_tiny")[0].parent)
+    alone = {"bundles": [], "networks": [], "training": None}
+    with pytest.raises(LearningError, match="with the seed 1 is listed twice"):
+        make(**alone, runs=[run, run], seeds=[1])
+    with pytest.raises(LearningError, match="the seed 1, which is none of the profile's"):
+        make(**alone, runs=[run], seeds=[2])
+    with pytest.raises(LearningError, match="nowhere: holds no finished run"):
+        make(**alone, runs=["nowhere"], seeds=[1])
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"bundles": [], "networks": [], "training": None}, "bundles and networks are both empty"),
+        (
+            {"bundles": [], "networks": [], "training": None},
+            "bundles, runs and networks are all empty",
+        ),
         ({"training": None}, "networks and training go together"),
         ({"networks": []}, "networks and training go together"),
         ({"corrupt_every": 0}, "greater than or equal to 1"),

@@ -93,6 +93,30 @@ def test_the_whole_road_from_an_archive_to_a_replayed_drive(pack, qpde, tmp_path
     assert replayed["received"] == replayed["published"] > 0
 
 
+def test_a_network_of_four_bits_walks_the_same_road_and_says_so(pack, qpde, tmp_path):
+    run, drive, model = tmp_path / "run", tmp_path / "drive.mcap", tmp_path / "narrow"
+    train(qpde, pack, run, "--network", "symmetric_mobilenet_v2_tiny_w4a8")
+    qpde("bag", "make", pack / "gtsrb.zip", "--out", drive)
+    compiled = qpde("compile", run, "--out", model, "--golden", drive, "--data", pack, "--json")
+    assert compiled.code == 0, compiled.err
+    parity = qpde("parity", "--model", model, "--data", pack, "--json")
+    assert [each["identical_share"] for each in parity.document["engines"].values()] == [1.0, 1.0]
+    evaluated = qpde(
+        *("evaluate", "--model", model, "--data", pack, "--json"),
+        *("--plot", tmp_path / "confusion.svg"),
+    ).document
+    measured = {entry["data"]: entry["top1"] for entry in compiled.document["accuracy"]}
+    assert evaluated["top1"] == measured["gtsrb/test-a"]
+    certified = qpde("certify", "--model", model, "--json", "--write").document
+    assert (certified["broken_bounds"], certified["images"]) == (0, 16)
+    manifest = json.loads((model / "manifest.json").read_text())
+    assert (manifest["weight_bits"], manifest["activation_bits"]) == (4, 8)
+    card = " ".join((model / "CARD.md").read_text().split())
+    assert "weights of 4 bits in 1x1 convolutions and of 8 elsewhere, stored as int8" in card
+    replayed = qpde("replay", drive, "--model", model, "--out", tmp_path / "out", "--json")
+    assert replayed.document["received"] == replayed.document["published"] > 0
+
+
 def test_evaluate_leaves_a_confusion_plot_without_being_asked(qpde, pack, tmp_path, monkeypatch):
     from qpde_perception.cli import evaluate
 

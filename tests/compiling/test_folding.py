@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from qpde_perception.compiling.certificate.sizes import tensor_sizes
+from qpde_perception.compiling.certificate.sizes import multiply_adds
 from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.folding import _Folder, fold
 from qpde_perception.compiling.reference import IntegerReference
@@ -38,6 +38,27 @@ def test_trained_network_and_its_integers_agree(make_network, images, flavour, s
     atol = 1e-6 * np.abs(trained).max()
     np.testing.assert_allclose(trained, deployed["logits"], rtol=1e-6, atol=atol)
     assert np.array_equal(trained.argmax(1), deployed["logits"].argmax(1))
+
+
+def test_four_bits_are_a_part_of_the_grid_and_compute_the_same(make_network, images):
+    network = make_network(f"{TINY}_w4a8", seed=5)
+    specification, pixels = fold(network), images(24, 16, seed=55)
+    trained, deployed = predict(network, pixels), IntegerReference(specification).infer(pixels)
+    np.testing.assert_allclose(trained, deployed, rtol=1e-6, atol=1e-6 * np.abs(trained).max())
+    for layer in specification.layers:
+        if not isinstance(layer, Conv) or layer.name.endswith("pool"):
+            continue
+        weight = specification.arrays[f"{layer.name}.weight"]
+        narrow = layer.groups == 1 and layer.name != "stem"
+        largest = np.abs(weight.astype(int)).max()
+        assert largest <= 7 if narrow else largest > 7, layer.name
+
+
+@pytest.mark.parametrize("bits", [{"activation_bits": 4}, {"weight_bits": 9}])
+def test_bits_that_no_engine_has_are_refused(bits):
+    network = DeployableMobileNetV2(replace(CONFIGS[TINY], **bits))
+    with pytest.raises(CompilingError, match="bits cannot be deployed: engines have weights of"):
+        fold(network)
 
 
 def test_they_agree_when_every_kernel_has_a_step_of_its_own(make_network, images, flavour):
@@ -105,16 +126,6 @@ def test_ordinary_blocks_are_three_convolutions_and_a_sum_where_the_shape_stays(
     assert rectified == [True, True, False, False, True, True, False]
     sums = [layer for layer in specification.layers if isinstance(layer, Add)]
     assert len({specification.grid(name).scale for name in (sums[0].trunk, sums[0].output)}) == 1
-
-
-def multiply_adds(specification):
-    """Of all convolutions, for one frame."""
-    sizes = tensor_sizes(specification)
-    return sum(
-        int(np.prod(sizes[layer.output])) * specification.arrays[f"{layer.name}.weight"][0].size
-        for layer in specification.layers
-        if isinstance(layer, Conv)
-    )
 
 
 def test_flavours_are_of_equal_compute(make_network):

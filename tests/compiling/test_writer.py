@@ -43,6 +43,15 @@ def test_engine_is_bit_identical_on_every_flavour(random_bundle, images, flavour
 
 
 @pytest.mark.parametrize("name", ENGINES)
+def test_engine_is_bit_identical_on_weights_of_four_bits(random_bundle, images, name):
+    bundle = random_bundle("symmetric_mobilenet_v2_tiny_w4a8", 1)
+    pixels = images(24, 16, seed=31)
+    expected = reference_of(bundle).infer(pixels)
+    assert expected.std() > 0.1, "constant logits compare nothing"
+    assert np.array_equal(build_engine(bundle, name, threads=1).infer(pixels), expected)
+
+
+@pytest.mark.parametrize("name", ENGINES)
 def test_engine_is_bit_identical_on_the_golden_frames_of_the_shipped_model(shipped_bundle, name):
     golden = golden_of(shipped_bundle)
     assert np.array_equal(reference_of(shipped_bundle).infer(golden.pixels), golden.logits)

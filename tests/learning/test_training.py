@@ -8,13 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from qpde_perception.frames import InputSpec
 from qpde_perception.learning.errors import LearningError
-from qpde_perception.learning.networks import CONFIGS
+from qpde_perception.learning.networks import CONFIGS, build_network
 from qpde_perception.learning.quantizers import ActivationQuantizer
-from qpde_perception.learning.signs import SignRecord, SignSet
-from qpde_perception.learning.training import TrainingConfig, load_run, predict, train
+from qpde_perception.learning.signs import SignRecord, SignSet, prepared_pixels
+from qpde_perception.learning.training import (
+    FLOAT_WEIGHTS,
+    TrainingConfig,
+    load_float_network,
+    load_run,
+    predict,
+    train,
+)
 
 TINY = "symmetric_mobilenet_v2_tiny"
 SPEC = InputSpec(height=16, width=16)
@@ -76,6 +84,30 @@ def test_loss_falls_and_the_signs_are_learned(finished):
     losses = [metrics["loss"] for metrics in metrics_of(finished[0])]
     assert losses[-1] < 0.6 * losses[0]
     assert metrics_of(finished[0])[-1]["val_top1"] > 0.9
+
+
+def test_the_float_network_of_a_run_is_the_one_at_the_end_of_its_float_epochs(
+    finished, signs, tmp_path
+):
+    network = load_float_network(load_run(finished[0]), finished[0])
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, signs, SPEC, tmp_path, Watcher(stop_after=CONFIG.float_epochs))
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"]
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    val = signs.split("val")
+    accuracy = np.mean(predict(network, prepared_pixels(val, SPEC)).argmax(1) == val.labels)
+    assert accuracy == metrics_of(finished[0])[CONFIG.float_epochs - 1]["val_top1"]
+
+
+def test_a_run_without_its_float_network_has_none(finished, tmp_path):
+    assert load_float_network(load_run(finished[0]), tmp_path) is None
+
+
+def test_float_weights_of_another_network_are_refused_by_name(finished, tmp_path):
+    other = build_network("twin_mobilenet_v2_tiny").state_dict()
+    save_file({name: value.contiguous() for name, value in other.items()}, tmp_path / FLOAT_WEIGHTS)
+    with pytest.raises(LearningError, match=r"float_weights\.safetensors: is damaged or of"):
+        load_float_network(load_run(finished[0]), tmp_path)
 
 
 @pytest.mark.parametrize("flavour", ["twin", "ordinary"])

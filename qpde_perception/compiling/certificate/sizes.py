@@ -35,6 +35,22 @@ def tensor_sizes(specification: Specification) -> dict[str, tuple[int, int, int]
     return sizes
 
 
+def multiply_adds(specification: Specification) -> int:
+    """Count the multiply-adds of convolutions and dense layer for one image.
+
+    Average pooling counts as the convolution that it is written as; smoothing and sums do not.
+    """
+    sizes, arrays = tensor_sizes(specification), specification.arrays
+    total = 0
+    for layer in specification.layers:
+        if isinstance(layer, Conv):
+            _, height, width = sizes[layer.output]
+            total += arrays[f"{layer.name}.weight"].size * height * width
+        elif isinstance(layer, Head):
+            total += arrays[f"{layer.name}.weight"].size
+    return total
+
+
 def real_weight(specification: Specification, layer: Conv) -> Array:
     """Return the real weights of a convolution, float64, from real input to real output."""
     weight, scale = (specification.arrays[f"{layer.name}.{part}"] for part in ("weight", "scale"))

@@ -46,6 +46,14 @@ def test_a_healthy_engine_is_ok(healthy):
     assert len(healthy.stage_lipschitz) == len(healthy.stages)
 
 
+def test_a_healthy_engine_with_weights_of_four_bits_is_ok(make_network, pixels):
+    specification = fold(make_network("symmetric_mobilenet_v2_tiny_w4a8", 1))
+    found = certify(specification, pixels, answers(specification, pixels), "reference")
+    assert found.ok
+    assert found.broken_bounds == 0
+    assert sum(found.stage_symmetric) == 2, "fewer bits leave a block a gradient step"
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_healthy_engine_of_every_flavour_is_ok(make_network, pixels, flavour, seed):
     specification = fold(make_network(f"{flavour}_mobilenet_v2_tiny", seed))
