@@ -127,9 +127,9 @@ class SignsStudy:
     """The study; see `Study`."""
 
     question = (
-        "How right is a traffic-sign model on its deployed integers: on the country that it "
-        "learned, on whole tracks, in bad weather, in another country, and does it know when it "
-        "does not know?"
+        "How right is a traffic-sign model on its deployed integers, and what did quantizing cost: "
+        "on the country that it learned, on whole tracks, in bad weather, in another country; and "
+        "does it know when it does not know?"
     )
     settings = SignsSettings
 

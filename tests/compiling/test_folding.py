@@ -128,6 +128,14 @@ def test_ordinary_blocks_are_three_convolutions_and_a_sum_where_the_shape_stays(
     assert len({specification.grid(name).scale for name in (sums[0].trunk, sums[0].output)}) == 1
 
 
+def test_multiply_adds_are_counted_layer_by_layer(make_network):
+    stem, features, head = 8 * 27 * 64, 16 * 16 * 16, 5 * 16
+    same = (16 * 8 + 16 * 9 + 8 * 16) * 64
+    halving = 16 * 8 * 64 + (16 * 9 + 16 * 16) * 16
+    found = multiply_adds(fold(make_network("ordinary_mobilenet_v2_tiny")))
+    assert found == stem + same + halving + features + head
+
+
 def test_flavours_are_of_equal_compute(make_network):
     symmetric, twin, ordinary = (
         multiply_adds(fold(make_network(f"{flavour}_mobilenet_v2")))
