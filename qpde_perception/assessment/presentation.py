@@ -322,7 +322,7 @@ def _recipes(rows: Sequence[Row]) -> list[str]:
             models = recipes.setdefault(text, [])
             if row["model"] not in models:
                 models.append(row["model"])
-    if len(recipes) == 1:
+    if len(recipes) == 1 and len(next(iter(recipes.values()))) > 1:
         return [f"All were trained alike: {next(iter(recipes))}."]
     return [f"Recipe of {', '.join(models)}: {text}." for text, models in recipes.items()]
 

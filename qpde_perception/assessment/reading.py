@@ -121,8 +121,8 @@ def _robustness(integer: Group, floating: Group) -> str:
         f"At severity {SEVERITIES[-1]}, {worst} costs most ({100 * clean:.1f} to "
         f"{100 * hardest[worst]:.1f} %) and {mildest} least ({100 * hardest[mildest]:.1f} %). "
         f"Over all {len(losses)} conditions the integers lose "
-        f"{100 * sum(losses) / len(losses):.2f} points against float on average, "
-        f"{100 * max(losses):.2f} at most."
+        f"{100 * sum(losses) / len(losses):.2f} points against unquantized activations on "
+        f"average, {100 * max(losses):.2f} at most."
     )
 
 

@@ -68,8 +68,9 @@ def command(
     payload = {**document, "page": page}
 
     def shown() -> Table:
-        table = Table(title=f"{document['question']}\n{page}")
-        for row in STUDIES[name].present(document["rows"]).table:
+        presentation = STUDIES[name].present(document["rows"])
+        table = Table(*presentation.head, title=f"{document['question']}\n{page}")
+        for row in presentation.table:
             table.add_row(*row)
         return table
 
