@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 BINS = 15
-COLDEST, HOTTEST = 0.05, 20.0
-_HALVINGS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +93,3 @@ def area_under_roc(known: Floats, unknown: Floats) -> float:
     """Return how often a known thing gets more confidence than an unknown one, ties by half."""
     alarms, hits = roc_curve(known, unknown)
     return float(np.sum(np.diff(alarms) * (hits[1:] + hits[:-1]) / 2.0))
-
-
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return the temperature under which the labels are likeliest.
-
-    Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks", ICML 2017. The
-    likelihood is concave in the inverse temperature, so its slope is bisected.
-
-    Args:
-        logits: Shape (n, classes), n at least 1.
-        labels: True class indexes, shape (n,).
-
-    Returns:
-        The temperature, within `COLDEST` and `HOTTEST`.
-    """
-    wide = logits.astype(np.float64)
-    wanted = float(wide[np.arange(len(labels)), labels].mean())
-    low, high = np.log(1.0 / HOTTEST), np.log(1.0 / COLDEST)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2.0
-        expected = float((softmax(wide * np.exp(middle)) * wide).sum(axis=1).mean())
-        low, high = (middle, high) if expected < wanted else (low, middle)
-    return float(np.exp(-(low + high) / 2.0))

@@ -13,7 +13,6 @@ from qpde_perception.assessment.confidence import (
     area_under_roc,
     calibration_error,
     confidence_of,
-    fit_temperature,
     reliability,
     roc_curve,
 )
@@ -23,6 +22,7 @@ from qpde_perception.compiling.evaluation import evaluate
 from qpde_perception.compiling.parity import in_batches
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
 from qpde_perception.learning.signs import SignRecord, SignSet, prepared_pixels
+from qpde_perception.learning.temperature import fit_temperature
 from qpde_perception.perception import ExponentialFilter, NoFilter, softmax
 
 if TYPE_CHECKING:

@@ -78,8 +78,11 @@ UNSMOOTHED = SmoothingConfig(stages=())
 TINY = NetworkConfig(
     input_size=16, classes=5, widths=(8, 16), depths=(1, 1), expansions=(2, 2), features=16
 )
+WIDE = NetworkConfig(widths=(40, 80, 160))
 CONFIGS: dict[str, NetworkConfig] = {
     "symmetric_mobilenet_v2": NetworkConfig(),
+    "symmetric_mobilenet_v2_wide": WIDE,
+    "symmetric_mobilenet_v2_wide_w4a8": replace(WIDE, weight_bits=4),
     "stable_mobilenet_v2": NetworkConfig(stable=True),
     "twin_mobilenet_v2": NetworkConfig(flavour="twin"),
     # Three convolutions a block, not four, and its strided blocks are cheaper: two of the hidden

@@ -132,8 +132,11 @@ class ActivationQuantizer(nn.Module):
             self._observed.append(_range_of(x.detach()))
         if not self.active:
             return x
-        scale = self.scale
-        return round_straight_through((x / scale).clamp(self.q_min, self.q_max)) * scale
+        return _on_grid(x, self.scale, self.q_min, self.q_max)
+
+
+def _on_grid(x: Tensor, scale: Tensor, q_min: int, q_max: int) -> Tensor:
+    return round_straight_through((x / scale).clamp(q_min, q_max)) * scale
 
 
 def _range_of(x: Tensor) -> Tensor:

@@ -34,6 +34,24 @@ def keep_memory() -> None:
         mallopt(option, 2**31 - 1)
 
 
+def sign_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Return the cross-entropy of a batch; what is unknown shall be of all classes alike.
+
+    Source of the second part: Hendrycks, Mazeika, Dietterich, "Deep anomaly detection with outlier
+    exposure", ICLR 2019.
+
+    Args:
+        logits: Shape (n, classes).
+        targets: Class indexes, or a negative number for what no class stands for, shape (n,).
+        smoothing: Probability mass spread over the other classes.
+    """
+    known = F.cross_entropy(
+        logits, targets.clamp_min(0), label_smoothing=smoothing, reduction="none"
+    )
+    unknown = -F.log_softmax(logits, dim=1).mean(1)
+    return torch.where(targets >= 0, known, unknown).mean()
+
+
 class EagerStep:
     """Computes loss and gradients, operation by operation."""
 
@@ -59,7 +77,7 @@ class EagerStep:
         # A graph must hold the conversion of the weights, so they are not cached across steps.
         with torch.autocast(kind, torch.bfloat16, enabled=self._half, cache_enabled=kind == "cpu"):
             logits = self._run(pixels)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self._smoothing)
+        loss = sign_loss(logits.float(), targets, self._smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -67,14 +85,27 @@ class EagerStep:
 class GraphedStep:
     """Replays one recorded step: a small network's thousands of kernels without their launches."""
 
-    def __init__(self, step: EagerStep, pixels: Tensor, targets: Tensor) -> None:
-        """Record.
+    def __init__(self, step: EagerStep) -> None:
+        """Prepare; the first call records.
 
         Args:
             step: What is recorded; the network must be on a CUDA device and stay in its mode.
-            pixels: A first batch; all later ones have its shape and type.
-            targets: Its classes.
         """
+        self._step, self.network = step, step.network
+        self._recorded: _Recording | None = None
+
+    def __call__(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch, and leave its gradients in the parameters.
+
+        All batches have the shape and type of the first one.
+        """
+        if self._recorded is None:
+            self._recorded = _Recording(self._step, pixels, targets)
+        return self._recorded.replay(pixels, targets)
+
+
+class _Recording:
+    def __init__(self, step: EagerStep, pixels: Tensor, targets: Tensor) -> None:
         self._pixels, self._targets = pixels.clone(), targets.clone()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -88,8 +119,7 @@ class GraphedStep:
         # The graph writes its gradients into these; an optimizer may not let go of them.
         self._gradients = [(p, p.grad) for p in step.network.parameters()]
 
-    def __call__(self, pixels: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch, and leave its gradients in the parameters."""
+    def replay(self, pixels: Tensor, targets: Tensor) -> Tensor:
         self._pixels.copy_(pixels, non_blocking=True)
         self._targets.copy_(targets, non_blocking=True)
         self._graph.replay()

@@ -342,6 +342,11 @@ class PooledHead(nn.Module):
         nn.init.normal_(self.weight, std=0.01)
         self._features = [features]
 
+    def cool(self, temperature: float) -> None:
+        """Divide the logits by a temperature, for good."""
+        self.weight.data.div_(temperature)
+        self.bias.data.div_(temperature)
+
     def weight_scale(self) -> Tensor:
         """Return the value of one integer step per class, powers of two, shape (classes, 1)."""
         largest = self.weight.detach().abs().amax(dim=1, keepdim=True).clamp_min(1e-8)

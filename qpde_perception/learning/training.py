@@ -26,6 +26,7 @@ from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuant
 from qpde_perception.learning.signs import prepared_pixels
 from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory
 from qpde_perception.learning.symmetric import PositiveBatchNorm
+from qpde_perception.learning.temperature import fit_temperature
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,8 @@ WEIGHTS = "weights.safetensors"
 FLOAT_WEIGHTS = "float_weights.safetensors"
 RECIPE = "training.json"
 CALIBRATION_BATCHES = 20
+LAYOUT = torch.channels_last
+"""Memory layout of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ def train(
     *,
     device: str = "cpu",
     workers: int = 1,
+    start: Path | None = None,
 ) -> DeployableMobileNetV2:
     """Train a network, or go on where an interrupted run stopped.
 
@@ -120,14 +124,16 @@ def train(
         watcher: Told of batches and epochs.
         device: Where to compute: `cpu` or `cuda`.
         workers: Processes that prepare batches; their number does not change what is learned.
+        start: Float weights of an earlier run to begin with, of the same shape.
 
     Returns:
-        The trained network, on its grid, on the CPU.
+        The trained network, on its grid, on the CPU; its probabilities at the temperature under
+        which `val` is likeliest.
 
     Raises:
         LearningError: If the folder holds a run with another recipe or a damaged checkpoint, there
-            are fewer images than one batch, the device is missing, or the loss is no longer a
-            number.
+            are fewer images than one batch, the device is missing, `start` does not fit, or the
+            loss is no longer a number.
     """
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         msg = f"no device {device!r} on this machine; use cpu"
@@ -139,8 +145,11 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     source = BatchSource(pupils, spec, config.batch, config.seed)
     keep_memory()
+    torch.backends.cudnn.benchmark = device == "cuda"
     with BatchFeeder(source, workers) as feeder:
-        network = _train(config, feeder, watched, spec, folder, watcher=watcher, device=device)
+        network = _train(
+            config, feeder, watched, spec, folder, watcher=watcher, device=device, start=start
+        )
     _save_result(folder, config, network, signs.names, spec)
     return network
 
@@ -154,13 +163,17 @@ def _train(
     *,
     watcher: Watcher,
     device: str,
+    start: Path | None,
 ) -> DeployableMobileNetV2:
     torch.manual_seed(config.seed)
     network = build_network(config.network)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start is not None:
+        _begin_with(network, start)
+    network.to(device, memory_format=LAYOUT)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     first = _resume(folder, config, network, optimizer)
     pictures = prepared_pixels(watched, spec)
+    step = None
     for epoch in range(first, config.epochs):
         quantized = epoch >= config.float_epochs
         if epoch == config.float_epochs:
@@ -168,7 +181,9 @@ def _train(
             _start_quantization(network, feeder, config)
         set_active(network, active=quantized)
         _freeze(network, frozen=epoch >= config.first_frozen)
-        loss = _train_epoch(network, optimizer, feeder, config, epoch=epoch, watcher=watcher)
+        if step is None or epoch in (config.float_epochs, config.first_frozen):
+            step = _step_of(network, config, quantized=quantized)
+        loss = _train_epoch(step, optimizer, feeder, config, epoch=epoch, watcher=watcher)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
             "epoch": epoch + 1,
@@ -182,7 +197,17 @@ def _train(
         _save_checkpoint(folder, config, network, optimizer, epoch + 1)
         watcher.epoch(metrics)
     set_active(network, active=True)
+    # Of the logits alone: the class with the largest one stays the same.
+    network.head.cool(fit_temperature(predict(network, pictures), watched.labels))
     return network.eval().cpu()
+
+
+def _begin_with(network: torch.nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        msg = f"{path}: cannot be begun with: {error}"
+        raise LearningError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +294,26 @@ def predict(
 
 def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
     # NHWC memory seen as NCHW is what channels_last means: no copy, and the fast kernels.
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    pictures = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    return pictures.contiguous(memory_format=LAYOUT)
+
+
+def _step_of(
+    network: DeployableMobileNetV2, config: TrainingConfig, *, quantized: bool
+) -> EagerStep | GraphedStep:
+    on_cpu = _device_of(network).type == "cpu"
+    run = torch.compile(network) if quantized and config.compiled and on_cpu else network
+    step = EagerStep(
+        network,
+        run,
+        smoothing=config.label_smoothing,
+        half=config.bfloat16 and not quantized,
+    )
+    return step if on_cpu else GraphedStep(step)
 
 
 def _train_epoch(
-    network: DeployableMobileNetV2,
+    step: EagerStep | GraphedStep,
     optimizer: torch.optim.Optimizer,
     feeder: BatchFeeder,
     config: TrainingConfig,
@@ -281,23 +321,12 @@ def _train_epoch(
     epoch: int,
     watcher: Watcher,
 ) -> float:
-    network.train()
-    device = _device_of(network)
-    quantized = epoch >= config.float_epochs
-    fused = quantized and config.compiled and device.type == "cpu"
-    run = torch.compile(network) if fused else network
-    eager = EagerStep(
-        network,
-        run,
-        smoothing=config.label_smoothing,
-        half=config.bfloat16 and not quantized,
-    )
-    step: EagerStep | GraphedStep | None = eager if device.type == "cpu" else None
+    step.network.train()
+    device = _device_of(step.network)
     total = len(feeder)
     losses = []
     for index, (views, classes) in enumerate(feeder.epoch(epoch)):
         pixels, targets = _as_tensor(views).to(device), torch.from_numpy(classes).to(device)
-        step = step or GraphedStep(eager, pixels, targets)
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * _learning_rate(config, epoch + index / total)
         losses.append(step(pixels, targets))

@@ -8,12 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpde_perception.assessment.confidence import (
-    COLDEST,
-    HOTTEST,
     area_under_roc,
     calibration_error,
     confidence_of,
-    fit_temperature,
     reliability,
     roc_curve,
 )
@@ -77,35 +74,6 @@ def test_bins_hold_every_answer_once_and_are_of_equal_mass(pairs):
 def test_one_bin_has_the_distance_of_accuracy_from_mean_confidence():
     found = reliability(np.array([0.9, 0.7, 0.8]), np.array([True, False, False]), 1)
     assert calibration_error(found) == pytest.approx(0.8 - 1 / 3)
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_made_the_labels_is_found(temperature):
-    rng = np.random.default_rng(1)
-    logits = rng.normal(0, 3, (20_000, 5)).astype(np.float32)
-    chances = softmax(logits / temperature).cumsum(axis=1)
-    labels = (rng.random((len(logits), 1)) > chances).sum(axis=1).clip(0, 4)
-    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.04)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_no_other_temperature_is_likelier(seed):
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 2, (50, 4)).astype(np.float32)
-    labels = np.where(rng.random(50) < 0.6, logits.argmax(axis=1), rng.integers(0, 4, 50))
-
-    def likelihood(temperature):
-        return np.log(softmax(logits / temperature)[np.arange(50), labels]).mean()
-
-    best = likelihood(fit_temperature(logits, labels))
-    for other in np.geomspace(COLDEST, HOTTEST, 40):
-        assert likelihood(other) <= best + 1e-9
-
-
-def test_the_temperature_stays_within_its_limits():
-    logits = np.eye(3, dtype=np.float32)
-    assert fit_temperature(logits, np.array([0, 1, 2])) == pytest.approx(COLDEST)
-    assert fit_temperature(logits, np.array([1, 2, 0])) == pytest.approx(HOTTEST)
 
 
 def test_a_temperature_changes_confidence_and_not_the_answer():

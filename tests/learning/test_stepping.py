@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory
+from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory, sign_loss
 
 
 def network(device="cpu"):
@@ -37,8 +38,9 @@ def test_a_step_gives_the_loss_and_its_gradients_whatever_was_there_before():
     for seed in (1, 2):
         pixels, targets = batch(seed)
         loss, wanted = expected(net, pixels, targets)
-        assert torch.equal(step(pixels, targets), loss)
-        assert all(map(torch.equal, gradients(net), wanted))
+        torch.testing.assert_close(step(pixels, targets), loss)
+        for found, gradient in zip(gradients(net), wanted, strict=True):
+            torch.testing.assert_close(found, gradient)
 
 
 def test_half_precision_is_near_and_its_gradients_are_in_full():
@@ -60,7 +62,7 @@ def test_memory_can_be_kept_more_than_once():
 def test_a_recorded_step_is_the_step_itself():
     net = network("cuda")
     eager = EagerStep(net, net, smoothing=0.1, half=False)
-    graphed = GraphedStep(eager, *batch(4, "cuda"))
+    graphed = GraphedStep(eager)
     for seed in (5, 6):
         pixels, targets = batch(seed, "cuda")
         loss = eager(pixels, targets)
@@ -68,3 +70,20 @@ def test_a_recorded_step_is_the_step_itself():
         torch.testing.assert_close(graphed(pixels, targets), loss)
         for found, gradient in zip(gradients(net), wanted, strict=True):
             torch.testing.assert_close(found, gradient)
+
+
+def test_an_unknown_sign_is_best_given_all_classes_alike():
+    logits = torch.zeros(2, 4, requires_grad=True)
+    loss = sign_loss(logits, torch.tensor([-1, -1]), 0.0)
+    loss.backward()
+    assert float(loss) == pytest.approx(np.log(4))
+    torch.testing.assert_close(logits.grad, torch.zeros(2, 4))
+
+
+def test_known_and_unknown_signs_of_a_batch_count_alike():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    targets = torch.tensor([2, -1, 0, 3, -1])
+    each = [float(sign_loss(logits[i : i + 1], targets[i : i + 1], 0.1)) for i in range(5)]
+    assert float(sign_loss(logits, targets, 0.1)) == pytest.approx(np.mean(each))
+    wanted = F.cross_entropy(logits[:1], targets[:1], label_smoothing=0.1)
+    assert each[0] == pytest.approx(float(wanted))
