@@ -9,6 +9,7 @@ import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +34,6 @@ from qpde_perception.learning.training import TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from qpde_perception.frames import InputSpec
     from qpde_perception.learning.experiments.experiment import Presentation, Row
@@ -79,12 +79,19 @@ class SignRecipe(BaseModel):
     batch: int = Field(ge=2)
 
 
+def _matching(pattern: str) -> list[str]:
+    if not any(sign in pattern for sign in "*?["):
+        return [pattern]  # a folder by its name is missed where it is not
+    return sorted(map(str, Path().glob(pattern)))
+
+
 class SignsSettings(Settings):
     """Profile of `signs`; the first seed is also that of the corruptions' noise.
 
     Attributes:
         bundles: Folders or names of bundles.
-        runs: Folders of finished runs, each of one of the seeds.
+        runs: Folders of finished runs, each of one of the seeds; a pattern such as `runs/signs/*`
+            stands for those that are there, be it none.
         networks: Names of networks, each trained with every seed.
         training: How they are trained; None where there are none.
         corrupt_every: Every n-th image of test-a is corrupted.
@@ -116,7 +123,8 @@ class SignsSettings(Settings):
             for name in self.networks
             for seed in self.seeds
         ]
-        return [*map(BundleCandidate, self.bundles), *map(RunCandidate, self.runs), *trained]
+        finished = [folder for pattern in self.runs for folder in _matching(pattern)]
+        return [*map(BundleCandidate, self.bundles), *map(RunCandidate, finished), *trained]
 
     def protocol(self) -> Protocol:
         """Return what is a matter of choice in measuring."""

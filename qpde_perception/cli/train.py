@@ -34,7 +34,11 @@ Workers = Annotated[
     int, typer.Option(min=1, help="Processes that prepare batches; they change only the speed.")
 ]
 Compiled = Annotated[
-    bool, typer.Option("--compiled", help="Fuse the quantized epochs on a CPU; wants g++.")
+    bool, typer.Option("--compiled", help="Fuse the quantized epochs; wants g++ on a CPU.")
+]
+Start = Annotated[
+    Path | None,
+    typer.Option(help="Weights to begin with: float_weights.safetensors of another run."),
 ]
 
 
@@ -51,6 +55,7 @@ def command(
     compiled: Compiled = False,
     device: Device = "cpu",
     workers: Workers = 1,
+    start: Start = None,
     as_json: Json = False,
 ) -> None:
     """Train a network: float epochs first, then with 8-bit quantization in the loop.
@@ -72,7 +77,7 @@ def command(
     spec = InputSpec(height=size, width=size, region_margin=REGION_MARGIN)
     with progress() as bar:
         bars = _Bars(bar, config.epochs)
-        trained = train(config, signs, spec, out, bars, device=device, workers=workers)
+        trained = train(config, signs, spec, out, bars, device=device, workers=workers, start=start)
     lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
     metrics = [json.loads(line) for line in lines]
     plot = out / "training.svg"

@@ -10,8 +10,13 @@ are exact in float32 in whatever order an engine computes them, and all engines 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WEIGHT_CLIP_START = 3.0
 """Initial clipping of normalised weights, in standard deviations."""
@@ -91,6 +96,7 @@ class ActivationQuantizer(nn.Module):
         signed: Signed grid `[-2^(b-1), 2^(b-1) - 1]`; otherwise `[0, 2^b - 1]`.
         alpha: Learned clipping: the value of the largest integer, before the step is rounded.
         active: Whether values are rounded and clipped; otherwise they pass.
+        rounding: `on_grid`, or a compiled form of it.
     """
 
     def __init__(self, bits: int, *, signed: bool) -> None:
@@ -99,6 +105,7 @@ class ActivationQuantizer(nn.Module):
         self.signed = signed
         self.alpha = nn.Parameter(torch.tensor(ACTIVATION_CLIP_START))
         self.active = False
+        self.rounding: Callable[[Tensor, Tensor, int, int], Tensor] = on_grid
         self._observed: list[Tensor] | None = None
 
     @property
@@ -132,10 +139,11 @@ class ActivationQuantizer(nn.Module):
             self._observed.append(_range_of(x.detach()))
         if not self.active:
             return x
-        return _on_grid(x, self.scale, self.q_min, self.q_max)
+        return self.rounding(x, self.scale, self.q_min, self.q_max)
 
 
-def _on_grid(x: Tensor, scale: Tensor, q_min: int, q_max: int) -> Tensor:
+def on_grid(x: Tensor, scale: Tensor, q_min: int, q_max: int) -> Tensor:
+    """Return `x` rounded to the grid of step `scale`, its codes within `q_min` and `q_max`."""
     return round_straight_through((x / scale).clamp(q_min, q_max)) * scale
 
 
