@@ -79,7 +79,7 @@ def command(
     accuracy = _measured(bundle, data, golden, pixels, truth)
     manifest = bundle.manifest.model_copy(update={"accuracy": accuracy})
     certificate = certified(bundle, _frames_to_certify(data, trained.spec, pixels))
-    card = with_certificate(write_card(manifest, trained.recipe, config.flavour), certificate)
+    card = with_certificate(write_card(manifest, trained, config.flavour), certificate)
     bundle.contents[CARD] = card.encode()
     bundle.contents[CERTIFICATE] = certificate.to_bytes()
     bundle = write_bundle(Bundle(out, manifest, bundle.contents))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from qpde_perception.bundles import Manifest
     from qpde_perception.compiling.certificate import Certificate
     from qpde_perception.learning.networks import Flavour
+    from qpde_perception.learning.training import TrainedRun
 
 SECTION, NEXT_SECTION = "## Certificate\n", "## Limits\n"
 WHAT_IT_IS: Mapping[Flavour, str] = {
@@ -28,15 +29,15 @@ smoothing of feature maps.""",
 }
 
 
-def write_card(manifest: Manifest, recipe: Mapping[str, Any], flavour: Flavour) -> str:
+def write_card(manifest: Manifest, trained: TrainedRun, flavour: Flavour) -> str:
     """Return `CARD.md` of a traffic-sign model.
 
     Args:
         manifest: What the bundle says of itself, accuracies included.
-        recipe: The training recipe, as plain values.
+        trained: The run that it was compiled of.
         flavour: What the network's blocks are.
     """
-    spec = manifest.input
+    spec, recipe = manifest.input, trained.recipe
     rows = "\n".join(
         f"| {entry.data} | {entry.images:,} | {entry.top1:.2%} | {entry.engine} "
         f"| `{entry.command}` |"
@@ -63,30 +64,43 @@ bits as the integer reference.
 
 `val` is a tenth of the tracks of every class of the official training set, held out by track;
 choices were made on it. `test-a` is the half of the official test set that is at hand (6,236 of
-12,630 images, chosen at random); it was looked at once for this model. The boxes of the sample
-drive come from another country and another camera and were never trained on; how far a box is
-grown was chosen on other boxes of that country's roads, which are not in the sample drive.
+12,630 images, chosen at random). The boxes of the sample drive come from another country and
+another camera and were never trained on; how far a box is grown was chosen on other boxes of that
+country's roads, which are not in the sample drive.
 
 ## Training
 
 Data: German Traffic Sign Recognition Benchmark (Stallkamp et al., Neural Networks 32, 2012),
-official training set without `val`. Recipe: {recipe["float_epochs"]} epochs in floating point,
-{recipe["quantized_epochs"]} with quantization in the loop, the last {recipe["frozen_epochs"]} with
-the normalisations as deployed; SGD with momentum 0.9, peak learning rate
-{recipe["learning_rate"]}, cosine decay, weight decay {recipe["weight_decay"]}, batch
+official training set without `val`. {_begun_with(trained)}Recipe: {recipe["float_epochs"]} epochs
+in floating point, {recipe["quantized_epochs"]} with quantization in the loop, the last
+{recipe["frozen_epochs"]} with the normalisations as deployed; SGD with momentum 0.9, peak learning
+rate {recipe["learning_rate"]}, cosine decay, weight decay {recipe["weight_decay"]}, batch
 {recipe["batch"]}, label smoothing {recipe["label_smoothing"]}, seed {recipe["seed"]}. Augmentation:
 position of the box, tilt and proportions, stroke width, light, blur, sharpness, resolution, noise,
-JPEG, occlusion.
+JPEG, occlusion; signs that show one in a mirror; speed limits repainted with figures of other
+typefaces. Pictures of no class (speed limits of other numbers, boards, scrambled signs) shall get
+all classes alike. Rare classes are shown more often than their share. The logits are divided by the
+temperature under which `val` is likeliest.
 
 ## Limits
 
 - It answers with one of its {len(manifest.labels)} classes whatever it is shown: a sign it does not
-  know (40 or 90 km/h, a crossing) gets a class too, often with a high probability. Use it behind a
-  detector and watch the probability.
+  know (40 or 90 km/h, a crossing) gets a class too, mostly with a low probability, not always. Use
+  it behind a detector and watch the probability.
 - It has seen German signs by day and dusk, 15 to 250 pixels wide. Other countries' signs, night,
   snow, and signs under 15 pixels are not validated.
 - It is no safety function and has not been validated as one.
 """
+
+
+def _begun_with(trained: TrainedRun) -> str:
+    earlier = trained.begun_with
+    if earlier is None:
+        return ""
+    return (
+        f"Begun with the float network of an earlier run: {earlier['float_epochs']} epochs, peak\n"
+        f"learning rate {earlier['learning_rate']}, seed {earlier['seed']}. "
+    )
 
 
 def _bits(manifest: Manifest) -> str:

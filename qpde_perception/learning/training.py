@@ -157,7 +157,7 @@ def train(
         network = _train(
             config, feeder, watched, spec, folder, watcher=watcher, device=device, start=start
         )
-    _save_result(folder, config, network, signs.names, spec)
+    _save_result(folder, config, network, signs.names, spec, start=start)
     return network
 
 
@@ -227,6 +227,8 @@ class TrainedRun:
         spec: The network's input.
         labels: Class names.
         recipe: The recipe, as plain values.
+        begun_with: The recipe of the run whose float weights it began with; None where it began
+            with none, or with some of unknown origin.
     """
 
     network: DeployableMobileNetV2
@@ -234,6 +236,7 @@ class TrainedRun:
     spec: InputSpec
     labels: tuple[str, ...]
     recipe: dict[str, Any]
+    begun_with: dict[str, Any] | None
 
 
 def load_run(folder: Path) -> TrainedRun:
@@ -257,7 +260,8 @@ def load_run(folder: Path) -> TrainedRun:
         raise LearningError(msg) from None
     set_active(network, active=True)
     network.eval()
-    return TrainedRun(network, recipe["network"], spec, labels, recipe)
+    begun_with = document.get("begun_with")
+    return TrainedRun(network, recipe["network"], spec, labels, recipe, begun_with)
 
 
 def load_float_network(run: TrainedRun, folder: Path) -> DeployableMobileNetV2 | None:
@@ -473,12 +477,23 @@ def _save_result(
     network: DeployableMobileNetV2,
     names: tuple[str, ...],
     spec: InputSpec,
+    *,
+    start: Path | None,
 ) -> None:
     _save_weights(network, folder / WEIGHTS)
     recipe = {
         "training": asdict(config),
+        "begun_with": None if start is None else _recipe_beside(start),
         "network": network.config.as_dict(),
         "labels": list(names),
         "input": spec.model_dump(),
     }
     (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
+def _recipe_beside(weights: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads((weights.parent / RECIPE).read_text(encoding="utf-8"))
+        return dict(document["training"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # weights without a history can be begun with too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.packing import write_bundle
 from qpde_perception.compiling.parity import quantization_noise, reference_of
 from qpde_perception.engines import ENGINES
-from qpde_perception.learning.training import TrainingConfig
+from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
+from qpde_perception.learning.training import TrainedRun, TrainingConfig
 
 
 @pytest.fixture
@@ -117,10 +119,18 @@ def test_packed_bundle_is_found_on_its_shelf(bundle, monkeypatch):
     assert bundle.path in list_models()
 
 
+def run_of(manifest, begun_with=None):
+    """Return a run of the default recipe; a card tells nothing of its weights."""
+    network = DeployableMobileNetV2(CONFIGS["symmetric_mobilenet_v2_tiny"])
+    recipe = asdict(TrainingConfig())
+    return TrainedRun(
+        network, manifest.network, manifest.input, manifest.labels, recipe, begun_with
+    )
+
+
 def test_card_states_what_was_measured(shipped_bundle):
     manifest = shipped_bundle.manifest
-    recipe = dict.fromkeys(TrainingConfig.__dataclass_fields__, "?")
-    card = write_card(manifest, recipe, "symmetric")
+    card = write_card(manifest, run_of(manifest), "symmetric")
     for entry in manifest.accuracy:
         assert f"{entry.top1:.2%}" in card
         assert entry.data in card
@@ -128,6 +138,14 @@ def test_card_states_what_was_measured(shipped_bundle):
 
 
 def test_card_claims_gradient_steps_of_a_symmetric_network_alone(shipped_bundle, flavour):
-    recipe = dict.fromkeys(TrainingConfig.__dataclass_fields__, "?")
-    card = write_card(shipped_bundle.manifest, recipe, flavour)
+    manifest = shipped_bundle.manifest
+    card = write_card(manifest, run_of(manifest), flavour)
     assert ("is a gradient step: one that does not amplify" in card) == (flavour == "symmetric")
+
+
+def test_card_names_the_run_that_a_training_began_with(shipped_bundle):
+    manifest = shipped_bundle.manifest
+    earlier = asdict(TrainingConfig(float_epochs=77, learning_rate=0.03, seed=5))
+    card = write_card(manifest, run_of(manifest, earlier), "symmetric")
+    assert "an earlier run: 77 epochs, peak\nlearning rate 0.03, seed 5." in card
+    assert "earlier run" not in write_card(manifest, run_of(manifest), "symmetric")

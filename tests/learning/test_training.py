@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from qpde_perception.frames import InputSpec
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import CONFIGS, build_network
 from qpde_perception.learning.quantizers import ActivationQuantizer
 from qpde_perception.learning.signs import SignRecord, SignSet, prepared_pixels
+from qpde_perception.learning.temperature import fit_temperature
 from qpde_perception.learning.training import (
     FLOAT_WEIGHTS,
     TrainingConfig,
@@ -108,6 +109,44 @@ def test_float_weights_of_another_network_are_refused_by_name(finished, tmp_path
     save_file({name: value.contiguous() for name, value in other.items()}, tmp_path / FLOAT_WEIGHTS)
     with pytest.raises(LearningError, match=r"float_weights\.safetensors: is damaged or of"):
         load_float_network(load_run(finished[0]), tmp_path)
+
+
+def test_a_run_can_begin_with_the_float_weights_of_another(signs, finished, tmp_path):
+    start = finished[0] / "float_weights.safetensors"
+    config = replace(
+        CONFIG,
+        network=f"{TINY}_w4a8",
+        float_epochs=0,
+        learning_rate=0.0,
+        frozen_learning_rate=0.0,
+    )
+    train(config, signs, SPEC, tmp_path / "w4", Watcher(), start=start)
+    begun, run = load_file(start), load_run(tmp_path / "w4")
+    kept = load_file(tmp_path / "w4" / "float_weights.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in begun.items())
+    # Nothing is learned at this rate, so the kernels are those of the float run on another grid.
+    for name, value in run.network.named_parameters():
+        if name.endswith(("expand", "depthwise")):
+            assert torch.equal(value, begun[name])
+    assert run.begun_with == load_run(finished[0]).recipe
+    assert load_run(finished[0]).begun_with is None
+
+
+@pytest.mark.parametrize("network", [TINY, f"twin_{TINY.removeprefix('symmetric_')}"])
+def test_weights_that_do_not_fit_are_refused_by_name(signs, finished, tmp_path, network):
+    start = tmp_path / "missing.safetensors"
+    if network != TINY:
+        start = finished[0] / "float_weights.safetensors"
+    config = replace(CONFIG, network=network)
+    with pytest.raises(LearningError, match=f"{start.name}: cannot be begun with"):
+        train(config, signs, SPEC, tmp_path / "run", Watcher(), start=start)
+
+
+def test_the_probabilities_of_a_trained_network_are_at_the_likeliest_temperature(signs, finished):
+    watched = signs.split("val")
+    logits = predict(load_run(finished[0]).network, prepared_pixels(watched, SPEC))
+    # The head is rounded again after it was cooled.
+    assert fit_temperature(logits, watched.labels) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("flavour", ["twin", "ordinary"])
