@@ -95,7 +95,7 @@ class Repainter:
             invent = _board if rng.random() < 0.6 else _scramble
             return invent(image, rng), UNKNOWN
         if label in self._plates and rng.random() < REPAINTED:
-            known = rng.random() < 0.5
+            known = rng.random() < 0.5 or not self._unknown
             number = int(rng.choice(list(self.limits) if known else self._unknown))
             painted = repaint(image, str(number), rng)
             if painted is not None:

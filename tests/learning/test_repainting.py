@@ -109,3 +109,10 @@ def test_names_without_speed_limits_are_no_harm():
     repainter = Repainter(("cat", "dog"))
     found = {repainter(speed_limit(), 1, np.random.default_rng(s))[1] for s in range(100)}
     assert found == {1, UNKNOWN}
+
+
+def test_where_every_number_has_a_class_none_is_unknown_for_its_number():
+    names = tuple(f"Speed limit ({number}km/h)" for number in NUMBERS)
+    repainter, image, rng = Repainter(names), speed_limit(), np.random.default_rng(8)
+    labels = [repainter(image, 0, rng)[1] for _ in range(300)]
+    assert labels.count(UNKNOWN) / len(labels) < 0.1
