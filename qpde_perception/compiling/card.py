@@ -77,10 +77,9 @@ in floating point, {recipe["quantized_epochs"]} with quantization in the loop, t
 rate {recipe["learning_rate"]}, cosine decay, weight decay {recipe["weight_decay"]}, batch
 {recipe["batch"]}, label smoothing {recipe["label_smoothing"]}, seed {recipe["seed"]}. Augmentation:
 position of the box, tilt and proportions, stroke width, light, blur, sharpness, resolution, noise,
-JPEG, occlusion; signs that show one in a mirror; speed limits repainted with figures of other
-typefaces. Pictures of no class (speed limits of other numbers, boards, scrambled signs) shall get
-all classes alike. Rare classes are shown more often than their share. The logits are divided by the
-temperature under which `val` is likeliest.
+JPEG, occlusion; speed limits repainted with figures of other typefaces. Pictures of no class (speed
+limits of other numbers, boards, scrambled signs) shall get all classes alike. The logits are
+divided by the temperature under which `val` is likeliest.
 
 ## Limits
 

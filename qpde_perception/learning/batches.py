@@ -13,7 +13,6 @@ import numpy as np
 
 from qpde_perception.learning.augmentation import augment
 from qpde_perception.learning.repainting import Repainter
-from qpde_perception.learning.signs import mirrors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +34,6 @@ LOOKAHEAD = 3
 class BatchSource:
     """Makes any batch of any epoch; what a batch holds depends on nothing but its place.
 
-    A class of few images is shown more often than its share, one of many less often: in proportion
-    to the square root of its number.
-
     Attributes:
         signs: The images to learn from.
         spec: The network's input.
@@ -47,11 +43,7 @@ class BatchSource:
 
     def __init__(self, signs: SignSet, spec: InputSpec, size: int, seed: int) -> None:
         self.signs, self.spec, self.size, self.seed = signs, spec, size, seed
-        labels = signs.labels
-        chances = 1.0 / np.sqrt(np.bincount(labels)[labels])
-        self._upto = np.cumsum(chances * (len(signs) / chances.sum()))
         self._repaint = Repainter(signs.names)
-        self._mirrors = mirrors(signs.names)
 
     def __len__(self) -> int:
         return len(self.signs) // self.size
@@ -65,23 +57,15 @@ class BatchSource:
             epoch: Index of the epoch.
             step: Index of the batch within the epoch.
         """
-        order = self._order(np.random.default_rng([self.seed, epoch]))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.signs))
         rng = np.random.default_rng([self.seed, epoch, step])
         views, labels = [], []
         for i in order[step * self.size : (step + 1) * self.size]:
-            image, label = self.signs.image(i), self.signs.records[i].class_index
-            if label in self._mirrors and rng.random() < 0.5:
-                image, label = np.ascontiguousarray(image[:, ::-1]), self._mirrors[label]
-            image, label = self._repaint(image, label, rng)
+            label = self.signs.records[i].class_index
+            image, label = self._repaint(self.signs.image(i), label, rng)
             views.append(augment(image, self.spec, rng))
             labels.append(label)
         return np.ascontiguousarray(np.stack(views)[..., ::-1]), np.array(labels, np.int64)
-
-    def _order(self, rng: np.random.Generator) -> NDArray[np.intp]:
-        """Return the images of an epoch by systematic sampling, shape (n,)."""
-        places = np.arange(len(self.signs)) + rng.uniform(1e-6, 1.0 - 1e-6)
-        chosen = np.searchsorted(self._upto, places).clip(max=len(self.signs) - 1)
-        return rng.permutation(chosen)
 
 
 class BatchFeeder:

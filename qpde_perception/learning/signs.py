@@ -42,27 +42,6 @@ INDEX = "index.csv"
 SPLIT_SEED = 20220923
 
 
-_SYMMETRIC = (
-    *("Right-of-way at the next intersection", "Priority road", "Yield", "No vehicles"),
-    *("No entry", "General caution", "Double curve", "Bumpy road", "Traffic signals"),
-    *("Beware of ice/snow", "Ahead only"),
-)
-_SIDES = (
-    ("Dangerous curve to the left", "Dangerous curve to the right"),
-    ("Turn left ahead", "Turn right ahead"),
-    ("Go straight or left", "Go straight or right"),
-    ("Keep left", "Keep right"),
-)
-
-
-def mirrors(names: Sequence[str]) -> dict[int, int]:
-    """Return which class a sign shows in a mirror, by class index, where it shows one at all."""
-    sides = [(name, name) for name in _SYMMETRIC] + list(_SIDES)
-    index = {name: i for i, name in enumerate(names)}
-    known = [(index[a], index[b]) for a, b in sides if a in index and b in index]
-    return {**dict(known), **{b: a for a, b in known}}
-
-
 class SignRecord(NamedTuple):
     """Where one image lies in the pixel store, and what it shows."""
 
