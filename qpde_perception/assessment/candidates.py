@@ -101,11 +101,29 @@ class Deployed:
 
 
 @dataclass(frozen=True, slots=True)
+class Integers:
+    """A network as it is deployed, without what it is held against.
+
+    Attributes:
+        spec: Its input.
+        specification: The network in integers.
+        parameters: Number of trained parameters that are deployed.
+        training_seconds: Time of training; None where it is not known.
+    """
+
+    spec: InputSpec
+    specification: Specification
+    parameters: int
+    training_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class BundleCandidate:
     """A bundle in its folder, or the name of one that ships."""
 
     bundle: str
     seed: None = None
+    noise_penalty: None = None
 
     @property
     def name(self) -> str:
@@ -126,16 +144,21 @@ class BundleCandidate:
         """
         bundle = self._load()
         manifest = bundle.manifest
-        specification = Specification.from_files(bundle.read(SPECIFICATION), bundle.read(WEIGHTS))
         graphs = bundle.read(CPU_GRAPH), bundle.read(FLOAT_GRAPH)
         return Deployed(
             manifest.input,
             manifest.parameters,
-            multiply_adds(specification),
+            multiply_adds(_specification_of(bundle)),
             _of_integers(manifest.weight_bits, manifest.activation_bits, graphs),
             recipe=None,
             training_seconds=None,
         )
+
+    def integers(self, _signs: Callable[[], SignSet], _folder: Path, _device: str) -> Integers:
+        """Return the integers of the bundle; raises as `deployed` does."""
+        bundle = self._load()
+        manifest = bundle.manifest
+        return Integers(manifest.input, _specification_of(bundle), manifest.parameters, None)
 
     def _load(self) -> Bundle:
         return load_bundle(find_model(self.bundle))
@@ -157,6 +180,11 @@ class RunCandidate:
         """Seed of weights, order and augmentation."""
         return int(load_run(Path(self.run)).recipe["seed"])
 
+    @property
+    def noise_penalty(self) -> float:
+        """Weight of the penalty on rounding noise."""
+        return float(load_run(Path(self.run)).recipe.get("noise_penalty", 0.0))
+
     def folder(self, work: Path, data: str) -> Path:  # noqa: ARG002  (measured beside it)
         """Return where measurements of exactly these files are kept."""
         digest = hashlib.sha256()
@@ -173,6 +201,10 @@ class RunCandidate:
             CompilingError: If it cannot be deployed.
         """
         return _of_run(Path(self.run), signs)
+
+    def integers(self, _signs: Callable[[], SignSet], _folder: Path, _device: str) -> Integers:
+        """Write the network in integers; raises as `deployed` does."""
+        return _integers_of(Path(self.run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +223,11 @@ class TrainedCandidate:
         """Seed of weights, order and augmentation."""
         return self.config.seed
 
+    @property
+    def noise_penalty(self) -> float:
+        """Weight of the penalty on rounding noise."""
+        return self.config.noise_penalty
+
     def folder(self, work: Path, data: str) -> Path:
         """Return the folder of its run: readable, and unique by all that it depends on."""
         digest = _digest({"training": asdict(self.config), "data": data})
@@ -203,6 +240,15 @@ class TrainedCandidate:
             LearningError: If there is no such network, or it cannot be trained.
             CompilingError: If it cannot be deployed.
         """
+        self._train(signs, folder, device)
+        return _of_run(folder, signs)
+
+    def integers(self, signs: Callable[[], SignSet], folder: Path, device: str) -> Integers:
+        """Train and write as `deployed` does, which says what it raises."""
+        self._train(signs, folder, device)
+        return _integers_of(folder)
+
+    def _train(self, signs: Callable[[], SignSet], folder: Path, device: str) -> None:
         if not (folder / RECIPE).is_file():
             if self.name not in CONFIGS:
                 msg = f"no network {self.name!r}; known are {', '.join(sorted(CONFIGS))}"
@@ -210,10 +256,19 @@ class TrainedCandidate:
             size = CONFIGS[self.name].input_size
             spec = InputSpec(height=size, width=size, region_margin=REGION_MARGIN)
             train(self.config, signs(), spec, folder, Stopwatch(folder / CLOCK), device=device)
-        return _of_run(folder, signs)
 
 
 Candidate = BundleCandidate | RunCandidate | TrainedCandidate
+
+
+def _specification_of(bundle: Bundle) -> Specification:
+    return Specification.from_files(bundle.read(SPECIFICATION), bundle.read(WEIGHTS))
+
+
+def _integers_of(folder: Path) -> Integers:
+    run = load_run(folder)
+    seconds = seconds_of(folder / CLOCK)
+    return Integers(run.spec, fold(run.network), deployed_parameters(run.network), seconds)
 
 
 def _of_run(folder: Path, signs: Callable[[], SignSet]) -> Deployed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qpde_perception.learning.experiments.experiment import Row, deviation_of, mean_of
 
@@ -17,13 +17,19 @@ Group = Sequence[Row]
 Groups = Mapping[tuple[str, str], Group]
 """Groups by model and precision."""
 Figure = Callable[[Row], Any]
+Key = TypeVar("Key")
 
 
 def grouped_rows(rows: Iterable[Row]) -> Groups:
     """Bring together the seeds of each model and precision, in order of appearance."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    return grouped_by(rows, lambda row: (row["model"], row["precision"]))
+
+
+def grouped_by(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+    """Bring together rows of one key, in order of appearance."""
+    groups: dict[Key, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["model"], row["precision"]), []).append(row)
+        groups.setdefault(key(row), []).append(row)
     return groups
 
 

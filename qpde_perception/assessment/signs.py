@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +21,7 @@ from qpde_perception.assessment.candidates import (
 )
 from qpde_perception.assessment.measuring import Pictures, Protocol, measure, pictures_of
 from qpde_perception.assessment.presentation import present
+from qpde_perception.assessment.tasks import rows_of
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.experiments.experiment import Answer
 from qpde_perception.learning.experiments.fitting import machine_name
@@ -167,13 +165,7 @@ class SignsStudy:
         candidates = profile.candidates()
         _check_seeds(candidates, profile.seeds)
         tasks = [_Task(each, protocol, place, data) for each in candidates]
-        waiting = [task for task in tasks if not task.path.is_file()]
-        done = len(tasks) - len(waiting)
-        advance(done, len(tasks), "")
-        for finished in _make(waiting, jobs):
-            done += 1
-            advance(done, len(tasks), finished)
-        results = [task.read() for task in tasks]
+        results = rows_of(tasks, jobs, advance)
         return Answer(
             rows=[row for result in results for row in result],
             runs=len(tasks),
@@ -217,14 +209,6 @@ class _Task:
         write_json(self.path, [{**common, **row} for row in rows])
         return self.folder.name
 
-    def read(self) -> list[Row]:
-        try:
-            rows: list[Row] = json.loads(self.path.read_text(encoding="utf-8"))
-        except ValueError:
-            msg = f"{self.path}: is damaged; remove it and run again"
-            raise LearningError(msg) from None
-        return rows
-
 
 def _check_seeds(candidates: Sequence[Candidate], seeds: Sequence[int]) -> None:
     """Refuse what would be taken for another seed of the same network."""
@@ -255,18 +239,6 @@ def fingerprint(data: Path) -> str:
             raise LearningError(msg)
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _make(tasks: Sequence[_Task], jobs: int) -> Any:
-    """Make tasks and yield the name of each that is finished."""
-    if jobs == 1 or len(tasks) < 2:
-        for task in tasks:
-            yield task.make()
-        return
-    # CUDA does not survive a fork.
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(task.make) for task in tasks]):
-            yield future.result()
 
 
 @lru_cache(maxsize=1)

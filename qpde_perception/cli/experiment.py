@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from qpde_perception.assessment import signs
+from qpde_perception.assessment import certificates, signs
 from qpde_perception.cli.frame import Json, emit, notes, progress
 from qpde_perception.learning.experiments.page import PAGE
 from qpde_perception.learning.experiments.registry import EXPERIMENTS, run_experiment
 
-STUDIES = {**EXPERIMENTS, "signs": signs.STUDY}
+STUDIES = {**EXPERIMENTS, "signs": signs.STUDY, "certificate": certificates.STUDY}
 
 
 class Device(str, Enum):

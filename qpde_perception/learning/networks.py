@@ -13,7 +13,12 @@ from torch.nn import functional as F  # noqa: N812  (the field's name)
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.ordinary import InvertedResidual
 from qpde_perception.learning.quantizers import ActivationQuantizer
-from qpde_perception.learning.symmetric import PooledHead, QuantizedConv, SymmetricBlock
+from qpde_perception.learning.symmetric import (
+    PooledHead,
+    QuantizedConv,
+    StepLimit,
+    SymmetricBlock,
+)
 from qpde_perception.learning.total_variation import SmoothingConfig, TotalVariationStep
 from qpde_perception.learning.twin import TwinBlock
 
@@ -42,7 +47,10 @@ class NetworkConfig:
             have at least 8.
         activation_bits: Bits of the activations.
         smoothing: Total-variation smoothing of stage inputs.
-        stable: Whether every symmetric block is kept within the step size that amplifies nothing.
+        stage_gain: Largest product, over the blocks of a stage, of the factors by which symmetric
+            blocks may move two inputs apart, each in its own norm: at least one, which amplifies
+            nothing; the blocks share it evenly. None leaves the steps to training.
+        level_channels: Whether such a limit scales hidden channels first, see `StepLimit`.
         flavour: What a block is: `symmetric`, its `twin` of independent kernels, or the `ordinary`
             inverted residual.
     """
@@ -56,7 +64,8 @@ class NetworkConfig:
     weight_bits: int = 8
     activation_bits: int = 8
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
-    stable: bool = False
+    stage_gain: float | None = None
+    level_channels: bool = False
     flavour: Flavour = "symmetric"
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,27 +78,41 @@ class NetworkConfig:
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
+        if plain.pop("stable", False):  # how a gain of one was once written
+            plain["stage_gain"] = 1.0
         smoothing = dict(plain.pop("smoothing"))
         smoothing["stages"] = tuple(smoothing["stages"])
         return cls(**plain, smoothing=SmoothingConfig(**smoothing))
 
 
 UNSMOOTHED = SmoothingConfig(stages=())
+SMALL = NetworkConfig(
+    input_size=32, widths=(16, 32, 64), depths=(1, 3, 3), expansions=(3, 4, 4), features=128
+)
 TINY = NetworkConfig(
     input_size=16, classes=5, widths=(8, 16), depths=(1, 1), expansions=(2, 2), features=16
 )
 WIDE = NetworkConfig(widths=(40, 80, 160))
+LIMITS: dict[str, dict[str, Any]] = {
+    "stable": {"stage_gain": 1.0},
+    "level": {"stage_gain": 1.0, "level_channels": True},
+    "gain4": {"stage_gain": 4.0},
+    "gain64": {"stage_gain": 64.0},
+}
+"""What keeps the blocks of a symmetric network from stepping too far, by name."""
 CONFIGS: dict[str, NetworkConfig] = {
     "symmetric_mobilenet_v2": NetworkConfig(),
     "symmetric_mobilenet_v2_wide": WIDE,
     "symmetric_mobilenet_v2_wide_w4a8": replace(WIDE, weight_bits=4),
-    "stable_mobilenet_v2": NetworkConfig(stable=True),
+    **{f"{name}_mobilenet_v2": NetworkConfig(**limit) for name, limit in LIMITS.items()},
     "twin_mobilenet_v2": NetworkConfig(flavour="twin"),
     # Three convolutions a block, not four, and its strided blocks are cheaper: two of the hidden
     # widths are larger, so that the multiply-adds are about the same (2 % more).
     "ordinary_mobilenet_v2": NetworkConfig(
         flavour="ordinary", expansions=(4, 5, 4), smoothing=UNSMOOTHED
     ),
+    "symmetric_mobilenet_v2_small": SMALL,
+    **{f"{name}_mobilenet_v2_small": replace(SMALL, **limit) for name, limit in LIMITS.items()},
     "symmetric_mobilenet_v2_tiny": TINY,
     "symmetric_mobilenet_v2_tiny_w4a8": replace(TINY, weight_bits=4),
     "twin_mobilenet_v2_tiny": replace(TINY, flavour="twin"),
@@ -155,12 +178,18 @@ def _block(
     if config.flavour == "twin":
         return TwinBlock(width, expansion, trunk, **bits)
     if config.flavour == "symmetric":
-        size = config.input_size // 2 ** (index + 1) if config.stable else None
-        return SymmetricBlock(width, expansion, trunk, stable_size=size, **bits)
+        return SymmetricBlock(width, expansion, trunk, limit=_limit(config, index), **bits)
     if number == 0 and before is not None:
         inputs = config.widths[index - 1]
         return InvertedResidual(inputs, width, expansion, (before, trunk), stride=2, **bits)
     return InvertedResidual(width, width, expansion, (trunk, trunk), stride=1, **bits)
+
+
+def _limit(config: NetworkConfig, index: int) -> StepLimit | None:
+    if config.stage_gain is None:
+        return None
+    size = config.input_size // 2 ** (index + 1)
+    return StepLimit(size, config.stage_gain ** (1.0 / config.depths[index]), config.level_channels)
 
 
 class DeployableMobileNetV2(nn.Module):
@@ -179,6 +208,9 @@ class DeployableMobileNetV2(nn.Module):
         self.config = config
         bits = config.weight_bits
         self.stem = QuantizedConv(3, config.widths[0], kernel=3, stride=2, bits=max(bits, 8))
+        # The unit of a limited trunk says nothing: blocks normalise what they see of it, and their
+        # limits follow. A gradient knows no limit, and would shrink the trunk without end.
+        self.stem.norm.log_scale.requires_grad_(config.stage_gain is None)
         stages: list[Stage] = []
         for index in range(len(config.widths)):
             stages.append(Stage(config, index, stages[-1].trunk if stages else None))
@@ -242,9 +274,25 @@ def _check(config: NetworkConfig) -> None:
     if config.flavour not in get_args(Flavour):
         msg = f"no flavour {config.flavour!r}; known are {', '.join(get_args(Flavour))}"
         raise LearningError(msg)
-    if config.stable and config.flavour != "symmetric":
-        msg = f"only symmetric blocks can be kept stable, not {config.flavour} ones"
+    _check_limit(config)
+    _check_smoothing(config)
+
+
+def _check_limit(config: NetworkConfig) -> None:
+    if config.stage_gain is None:
+        if config.level_channels:
+            msg = "channels are levelled for the sake of a gain; name the gain of a stage too"
+            raise LearningError(msg)
+        return
+    if config.flavour != "symmetric":
+        msg = f"only the gain of symmetric blocks can be kept small, not of {config.flavour} ones"
         raise LearningError(msg)
+    if not 1.0 <= config.stage_gain < math.inf:
+        msg = f"the gain of a stage is a number from 1 on, not {config.stage_gain}"
+        raise LearningError(msg)
+
+
+def _check_smoothing(config: NetworkConfig) -> None:
     smoothing = config.smoothing
     if config.flavour == "ordinary" and smoothing.stages:
         msg = "an ordinary network has no smoothing"

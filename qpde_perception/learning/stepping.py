@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F  # noqa: N812  (the field's name)
 
+from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_of_differences
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 WARM_UP = 3
 """Steps before a capture: libraries choose and allocate what they need."""
+
+PENALISED = 4
+"""One of so many frames of a batch is looked at for the penalty on rounding noise."""
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -56,7 +61,13 @@ class EagerStep:
     """Computes loss and gradients, operation by operation."""
 
     def __init__(
-        self, network: nn.Module, run: Callable[[Tensor], Tensor], *, smoothing: float, half: bool
+        self,
+        network: nn.Module,
+        run: Callable[[Tensor], Tensor],
+        *,
+        smoothing: float,
+        half: bool,
+        noise_penalty: float = 0.0,
     ) -> None:
         """Prepare.
 
@@ -65,9 +76,11 @@ class EagerStep:
             run: The network, or its compiled form.
             smoothing: Probability mass spread over the other classes.
             half: Compute in bfloat16 where that is safe.
+            noise_penalty: Weight of the predicted variance of the logits' differences in the loss.
         """
         self.network, self._run = network, run
         self._smoothing, self._half = smoothing, half
+        self._noise_penalty = noise_penalty
 
     def __call__(self, pixels: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, and leave its gradients in the parameters."""
@@ -76,10 +89,22 @@ class EagerStep:
         kind = pixels.device.type
         # A graph must hold the conversion of the weights, so they are not cached across steps.
         with torch.autocast(kind, torch.bfloat16, enabled=self._half, cache_enabled=kind == "cpu"):
-            logits = self._run(pixels)
-        loss = sign_loss(logits.float(), targets, self._smoothing)
+            logits, variance = self._answers(pixels)
+        loss = sign_loss(logits, targets, self._smoothing)
+        if variance is not None:
+            loss = loss + self._noise_penalty * variance.mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _answers(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits, and of some frames what rounding does to them where that is penalised."""
+        if not self._noise_penalty:
+            return self._run(pixels).float(), None
+        count = max(1, len(pixels) // PENALISED)
+        with otherwise_rounded(self.network, count):
+            logits = self._run(torch.cat([pixels, pixels[:count]])).float()
+        own, other = logits[: len(pixels)], logits[len(pixels) :]
+        return own, variance_of_differences(own[:count], other)
 
 
 class GraphedStep:

@@ -58,17 +58,17 @@ class PositiveBatchNorm(nn.Module):
     Attributes:
         log_scale: Logarithm of the scale, shape (channels,).
         shift: Shape (channels,).
-        limit: Factor on the scale, at most one, that a block sets so as not to step too far; None
-            where no block does.
+        limit: Factors on the scale, at most one, that a block sets so as not to step too far: one
+            for all channels, or one for each; None where no block does.
     """
 
-    def __init__(self, channels: int, *, scale: float = 1.0, limited: bool = False) -> None:
+    def __init__(self, channels: int, *, scale: float = 1.0, limit: Tensor | None = None) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.full((channels,), float(scale)).log())
         self.shift = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
-        self.register_buffer("limit", torch.ones(()) if limited else None)
+        self.register_buffer("limit", limit)
         self.mean: Tensor
         self.variance: Tensor
         self.limit: Tensor | None
@@ -86,6 +86,11 @@ class PositiveBatchNorm(nn.Module):
     def slope(self) -> Tensor:
         """What a sum is multiplied with outside of training, shape (channels,)."""
         return self.scale / (self.variance + self.epsilon).sqrt()
+
+    @property
+    def unlimited_slope(self) -> Tensor:
+        """The same without the limit."""
+        return self.log_scale.exp() / (self.variance + self.epsilon).sqrt()
 
     def deployed(self, requantization: Requantization) -> tuple[Tensor, Tensor]:
         """Return slope and offset as the integers have them, each of shape (channels,)."""
@@ -149,6 +154,21 @@ class QuantizedConv(nn.Module):
         return self.norm(total, steps)  # type: ignore[no-any-return]
 
 
+class StepLimit(NamedTuple):
+    """How a symmetric block is kept from stepping too far.
+
+    Attributes:
+        size: Height and width of its input.
+        gain: Largest factor, at least one, by which it may move two inputs apart in its own norm.
+        by_channel: Whether hidden channels are scaled down first that add more to the curvature
+            than others.
+    """
+
+    size: int
+    gain: float = 1.0
+    by_channel: bool = False
+
+
 class Kernels(NamedTuple):
     """The kernels of a block's four convolutions, in order of execution.
 
@@ -184,7 +204,7 @@ class ResidualStep(nn.Module):
         expansion: int,
         trunk: ActivationQuantizer,
         *,
-        limited: bool = False,
+        limit: StepLimit | None = None,
         weight_bits: int,
         activation_bits: int,
         step: float = 0.3,
@@ -197,8 +217,10 @@ class ResidualStep(nn.Module):
         nn.init.normal_(self.depthwise)
         self.expand_quantizer = WeightQuantizer(weight_bits)
         self.depthwise_quantizer = WeightQuantizer(max(weight_bits, 8))
-        self.inner_norm = PositiveBatchNorm(hidden)
-        self.outer_norm = PositiveBatchNorm(channels, scale=step, limited=limited)
+        inner = torch.ones(hidden) if limit is not None and limit.by_channel else None
+        outer = torch.ones(()) if limit is not None else None
+        self.inner_norm = PositiveBatchNorm(hidden, limit=inner)
+        self.outer_norm = PositiveBatchNorm(channels, scale=step, limit=outer)
         self.expanded = ActivationQuantizer(activation_bits, signed=True)
         self.rectified = ActivationQuantizer(activation_bits, signed=False)
         self.returned = ActivationQuantizer(activation_bits, signed=True)
@@ -246,15 +268,23 @@ class SymmetricBlock(ResidualStep):
 
     With `||.||` the largest singular value for the real size of the feature map, the block does not
     expand any difference in the norm weighted by `D2^-1` as long as its curvature
-    `|| D1^(1/2) K2 K1 D2^(1/2) ||^2` is at most 2 (PAPER: section 6). With `stable_size`,
-    the height and width of its input, the block scales `D2` down where it would leave that range;
-    one step of power iteration per training step follows the largest singular vector. It is that on
-    a torus larger by one, which bounds the one with zeros around the map and can be computed
-    exactly afterwards.
+    `|| D1^(1/2) K2 K1 D2^(1/2) ||^2` is at most 2, and expands it at most `g` times for a curvature
+    of `1 + g` (PAPER: section 6). With a limit the block is scaled down in training where it would
+    leave that range: one step of power iteration per training step follows the largest singular
+    vector, and says how far all of `D2` is scaled down. It is that on a torus larger by one, which
+    bounds the one with zeros around the map and can be computed exactly afterwards.
+
+    A normalisation makes `D1` large for hidden channels that vary little, and a few of them can use
+    up the curvature of all. So `D1` may be chosen by channel before: with `r_i` the sum of row `i`
+    of `|K2 K1 D2 K1^T K2^T| D1`, the largest of all frequencies, at each of which the depthwise
+    `K2` is diagonal, channel `i` is scaled down by `min(1, mean(r) / r_i)`. Then the curvature is
+    at most `mean(r)`: `mean(r) D1^-1 - K D2 K^T` is diagonally dominant, with the unscaled `D1` as
+    its free weights (Araujo, Havens, Delattre, Allauzen, Hu, ICLR 2023, arXiv 2303.03169). It is
+    the mean, and no number, because the normalisation behind undoes a factor on all of `D1`.
     """
 
-    CURVATURE = 1.98
-    """What the block keeps below 2: power iteration comes from below."""
+    MARGIN = 0.99
+    """Share of the curvature that is used: power iteration comes from below."""
 
     way_back = ("depthwise_t", "expand_t")
 
@@ -264,21 +294,21 @@ class SymmetricBlock(ResidualStep):
         expansion: int,
         trunk: ActivationQuantizer,
         *,
-        stable_size: int | None = None,
+        limit: StepLimit | None = None,
         weight_bits: int,
         activation_bits: int,
     ) -> None:
-        stable = stable_size is not None
-        torus = (stable_size or 0) + 1
-        direction = torch.randn(1, channels, torus, torus) if stable else None
+        torus = 1 if limit is None else limit.size + 1
+        direction = None if limit is None else torch.randn(1, channels, torus, torus)
         super().__init__(
             channels,
             expansion,
             trunk,
-            limited=stable,
+            limit=limit,
             weight_bits=weight_bits,
             activation_bits=activation_bits,
         )
+        self.limit = limit
         self.register_buffer("direction", direction)
         self.direction: Tensor | None
 
@@ -296,23 +326,38 @@ class SymmetricBlock(ResidualStep):
     def forward(self, x: Tensor) -> Tensor:
         """Take one stable step from `x`, shape (n, channels, height, width)."""
         kernels = self.kernels(WeightQuantizer.__call__)
-        if self.training and self.direction is not None:
-            self._limit_step(self.direction, kernels.expand.detach(), kernels.depthwise.detach())
+        if self.training and self.limit is not None and self.direction is not None:
+            expand, depthwise = kernels.expand.detach(), kernels.depthwise.detach()
+            if self.limit.by_channel:
+                self._level_channels(self.limit.size + 1, expand, depthwise)
+            self._limit_step(self.direction, self.limit.gain, expand, depthwise)
         return self.step(x, kernels)
 
     @torch.no_grad()
-    def _limit_step(self, direction: Tensor, expand: Tensor, depthwise: Tensor) -> None:
+    def _limit_step(
+        self, direction: Tensor, gain: float, expand: Tensor, depthwise: Tensor
+    ) -> None:
         """Take a step of power iteration, and limit the outer scale by what it shows."""
         inner, outer = self.inner_norm, self.outer_norm
-        root = (outer.log_scale.exp() / (outer.variance + outer.epsilon).sqrt()).sqrt()
-        root = root[:, None, None]
+        root = outer.unlimited_slope.sqrt()[:, None, None]
         x = F.conv2d(direction / direction.norm() * root, expand)
         x = _on_torus(x, depthwise) * inner.slope[:, None, None]
         x = _on_torus(x, depthwise.flip(2, 3))
         x = F.conv2d(x, expand.transpose(0, 1)) * root
         direction.copy_(x)
         if outer.limit is not None:
-            outer.limit.copy_((self.CURVATURE / x.norm()).clamp(max=1.0))
+            outer.limit.copy_((self.MARGIN * (1.0 + gain) / x.norm()).clamp(max=1.0))
+
+    @torch.no_grad()
+    def _level_channels(self, torus: int, expand: Tensor, depthwise: Tensor) -> None:
+        """Limit the inner scale of every channel whose row sum is above the mean."""
+        inner, flat = self.inner_norm, expand[:, :, 0, 0]
+        coupling = ((flat * self.outer_norm.unlimited_slope) @ flat.T).abs()
+        spectrum = torch.fft.rfft2(depthwise[:, 0], s=(torus, torus)).abs().flatten(1)
+        rows = spectrum * (coupling @ (spectrum * inner.unlimited_slope[:, None]))
+        largest = rows.amax(1)
+        if inner.limit is not None:
+            inner.limit.copy_((largest.mean() / largest).clamp(max=1.0))
 
 
 def _on_torus(x: Tensor, depthwise: Tensor) -> Tensor:

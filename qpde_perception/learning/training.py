@@ -66,6 +66,8 @@ class TrainingConfig:
         learning_rate: Peak of the cosine schedule, after one epoch of warm-up.
         weight_decay: Of convolution and dense weights only.
         label_smoothing: Probability mass spread over the other classes.
+        noise_penalty: Weight, in the loss, of the variance that rounding the activations is
+            predicted to give the differences of the logits (PAPER: section 7c).
         seed: Of weights, order and augmentation.
         bfloat16: Run the float epochs in bfloat16 where the processor does.
         compiled: Fuse the quantized epochs with `torch.compile`: on a CPU the whole network (wants
@@ -81,6 +83,7 @@ class TrainingConfig:
     learning_rate: float = 0.1
     weight_decay: float = 1e-4
     label_smoothing: float = 0.02
+    noise_penalty: float = 0.0
     seed: int = 1
     bfloat16: bool = True
     compiled: bool = False
@@ -318,7 +321,8 @@ def _step_of(
         # A whole network takes an accelerator minutes to compile, and most of the gain is here: on
         # an H100, 10 ms a step instead of 17.
         if on_cpu:
-            run = torch.compile(network)
+            # The penalty's hooks come and go with every step, which would compile anew each time.
+            run = network if config.noise_penalty else torch.compile(network)
         else:
             fused = torch.compile(on_grid, dynamic=True)
             for part in network.modules():
@@ -329,6 +333,7 @@ def _step_of(
         run,
         smoothing=config.label_smoothing,
         half=config.bfloat16 and not quantized,
+        noise_penalty=config.noise_penalty,
     )
     return step if on_cpu else GraphedStep(step)
 
@@ -343,6 +348,7 @@ def _train_epoch(
     watcher: Watcher,
 ) -> float:
     step.network.train()
+    torch.manual_seed(config.seed + epoch)  # so that a resumed run draws what it would have drawn
     device = _device_of(step.network)
     total = len(feeder)
     losses = []
@@ -446,7 +452,7 @@ def _resume(
         return 0
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["config"] == asdict(config):
+        if TrainingConfig(**state["config"]) == config:
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
             epoch = int(state["epoch"])

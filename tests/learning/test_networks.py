@@ -115,6 +115,19 @@ def test_configuration_of_a_run_from_before_there_were_flavours_is_symmetric():
     assert NetworkConfig.from_dict(values) == TINY
 
 
+@pytest.mark.parametrize(("stable", "stage_gain"), [(True, 1.0), (False, None)])
+def test_configuration_of_a_run_that_was_called_stable_has_a_gain_of_one(stable, stage_gain):
+    values = TINY.as_dict() | {"stable": stable}
+    del values["stage_gain"], values["level_channels"]
+    assert NetworkConfig.from_dict(values) == replace(TINY, stage_gain=stage_gain)
+
+
+def test_names_of_a_stable_network_stay_those_of_its_runs():
+    names = {name.split(".", 4)[-1] for name in build_network("stable_mobilenet_v2").state_dict()}
+    assert {"direction", "outer_norm.limit"} <= names
+    assert "inner_norm.limit" not in names
+
+
 def test_twin_is_the_symmetric_network_but_for_its_kernels():
     symmetric, twin = (
         dict(build_network(f"{flavour}_mobilenet_v2").named_parameters())
@@ -155,7 +168,10 @@ def test_unknown_network_error_names_the_known_ones():
         ({"smoothing": SmoothingConfig(rate=0.1)}, "rate"),
         ({"smoothing": SmoothingConfig(iterations=4)}, "iterations"),
         ({"flavour": "sour"}, "'sour'.*symmetric, twin, ordinary"),
-        ({"flavour": "twin", "stable": True}, "only symmetric blocks.*not twin"),
+        ({"flavour": "twin", "stage_gain": 1.0}, "only the gain of symmetric blocks.*not of twin"),
+        ({"stage_gain": 0.5}, "from 1 on, not 0.5"),
+        ({"stage_gain": float("inf")}, "from 1 on, not inf"),
+        ({"level_channels": True}, "name the gain of a stage too"),
         ({"flavour": "ordinary"}, "no smoothing"),
     ],
 )

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from qpde_perception.learning.quantizers import ActivationQuantizer
+from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_of_differences
 from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory, sign_loss
 
 
@@ -51,6 +53,38 @@ def test_half_precision_is_near_and_its_gradients_are_in_full():
     assert found != loss
     torch.testing.assert_close(found, loss, rtol=0.02, atol=0)
     assert all(gradient.dtype == torch.float32 for gradient in gradients(net))
+
+
+class Rectified(nn.Module):
+    """A network whose activation is quantized."""
+
+    def __init__(self):
+        super().__init__()
+        self.quantizer = ActivationQuantizer(8, signed=False)
+        self.body = network()
+
+    def forward(self, x):
+        return self.body(self.quantizer(torch.relu(x)))
+
+
+def test_a_penalty_adds_the_noise_of_a_quarter_of_the_batch():
+    net = Rectified()
+    pixels, targets = batch(7)
+    torch.manual_seed(3)
+    loss = EagerStep(net, net, smoothing=0.1, half=False, noise_penalty=5.0)(pixels, targets)
+    found = gradients(net.body)
+    torch.manual_seed(3)
+    with otherwise_rounded(net, 2):
+        logits = net(torch.cat([pixels, pixels[:2]]))
+    noise = variance_of_differences(logits[:2], logits[8:]).mean()
+    wanted = F.cross_entropy(logits[:8], targets, label_smoothing=0.1) + 5.0 * noise
+    torch.testing.assert_close(loss, wanted.detach())
+    for gradient, right in zip(
+        found, torch.autograd.grad(wanted, list(net.body.parameters())), strict=True
+    ):
+        torch.testing.assert_close(gradient, right)
+    plain = EagerStep(net, net, smoothing=0.1, half=False)(pixels, targets)
+    assert plain < loss
 
 
 def test_memory_can_be_kept_more_than_once():

@@ -14,6 +14,7 @@ from qpde_perception.frames import InputSpec
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import CONFIGS, build_network
 from qpde_perception.learning.quantizers import ActivationQuantizer
+from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_of_differences
 from qpde_perception.learning.signs import SignRecord, SignSet, prepared_pixels
 from qpde_perception.learning.temperature import fit_temperature
 from qpde_perception.learning.training import (
@@ -194,6 +195,36 @@ def test_a_killed_run_goes_on_to_the_same_weights(signs, finished, tmp_path, sto
     expected = finished[1].state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
     assert metrics_of(tmp_path) == metrics_of(finished[0])
+
+
+def test_a_run_with_a_penalty_has_less_noise_and_goes_on_to_the_same_weights(
+    signs, finished, tmp_path
+):
+    config = replace(CONFIG, noise_penalty=2000.0)
+    network = train(config, signs, SPEC, tmp_path / "whole", Watcher())
+    for stop_after in (1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, signs, SPEC, tmp_path / "killed", Watcher(stop_after))
+    resumed = train(config, signs, SPEC, tmp_path / "killed", Watcher()).state_dict()
+    assert all(torch.equal(value, resumed[name]) for name, value in network.state_dict().items())
+    pixels = torch.from_numpy(prepared_pixels(signs.split("val"), SPEC)).permute(0, 3, 1, 2)
+    noises = []
+    for each in (network, finished[1]):
+        with torch.no_grad(), otherwise_rounded(each, len(pixels)):
+            logits = each(torch.cat([pixels, pixels]))
+        noises.append(variance_of_differences(*logits.chunk(2)).mean())
+    assert noises[0] < 0.5 * noises[1]
+
+
+def test_a_checkpoint_from_before_there_was_a_penalty_goes_on(signs, finished, tmp_path):
+    for path in finished[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["config"]["noise_penalty"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    network = train(CONFIG, signs, SPEC, tmp_path, Watcher())
+    expected = finished[1].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
 
 
 def test_another_recipe_in_the_same_folder_is_refused(signs, finished):

@@ -212,7 +212,7 @@ class _Examination:
             "refuted": refuted,
             "broken": below | ((depth > 0) & (answered.argmax(1) != classes)),
             "margin": margins.gather(1, best[:, 1:])[:, 0],
-            "first_order": noise.worst.gather(1, best[:, 1:])[:, 0],
+            "first_order": noise.worst.sum(0).gather(1, best[:, 1:])[:, 0],
             "five_sigma": same & ((margins > SIGMAS * deviation) | ~others).all(1),
             "observed": (moved - margins).square().sum(1),
             "tail": ((moved - margins).abs() > TAIL_SIGMAS * deviation)[others].reshape(len(x), -1),

@@ -57,6 +57,7 @@ class LocalBound:
         # Requantization as deployed is that of float32.
         self._integers = Execution(specification, torch.float32)
         self.names = tuple(name for name, site in self.execution.sites.items() if site.rounds)
+        self._head = specification.layers[-1].name
         self._first = {
             layer.name if isinstance(layer, Head) else layer.output: index
             for index, layer in enumerate(specification.layers)
@@ -79,7 +80,7 @@ class LocalBound:
         left = torch.arange(len(x))
         for count, name in enumerate(reversed(self.names), start=1):
             part = {key: tensor[left] for key, tensor in tensors.items()}
-            left = left[(self._margins(part, name, classes[left]) > 0).all(dim=1)]
+            left = left[(self._bounds(part, name, self._rows(classes[left])) > 0).all(dim=1)]
             if not len(left):
                 break
             counts[left] = count
@@ -97,13 +98,36 @@ class LocalBound:
         Returns:
             Lower bounds of `z_t - z_r`, shape (n, classes - 1), r in ascending order.
         """
-        return self._margins(self._deployed(x), first, classes)
+        return self._bounds(self._deployed(x), first, self._rows(classes))
+
+    @torch.no_grad()
+    def largest_change(self, x: Tensor, first: str) -> Tensor:
+        """Bound what roundings can take from the margin between first and second class.
+
+        Args:
+            x: Codes of pixels, float64, shape (n, 3, height, width).
+            first: Name of a quantizer: those from it on round at will, those before as deployed.
+
+        Returns:
+            Upper bounds of what the margin of the network that only clips from there on can lose,
+            shape (n,).
+        """
+        tensors = self._deployed(x)
+        logits = self.execution.resume(dict(tensors), self._first[first], saturating)[LOGITS]
+        best, identity = logits.topk(2, dim=1), torch.eye(logits.shape[1], dtype=logits.dtype)
+        rows = identity[best.indices[:, :1]] - identity[best.indices[:, 1:]]
+        return best.values[:, 0] - best.values[:, 1] - self._bounds(tensors, first, rows)[:, 0]
 
     def _deployed(self, x: Tensor) -> dict[str, Tensor]:
         tensors = self._integers.run(x.float(), deployed)
         return {name: tensor.double() for name, tensor in tensors.items()}
 
-    def _margins(self, tensors: Mapping[str, Tensor], name: str, classes: Tensor) -> Tensor:
+    def _rows(self, classes: Tensor) -> Tensor:
+        count = len(self._integers.array(f"{self._head}.weight"))
+        return margin_rows(classes, count).to(self.execution.dtype)
+
+    def _bounds(self, tensors: Mapping[str, Tensor], name: str, rows: Tensor) -> Tensor:
+        """Bound from below what rows of coefficients of the logits, (n, k, classes), sum up to."""
         first = self._first[name]
         exact: dict[str, Tensor] = {}
 
@@ -113,7 +137,6 @@ class LocalBound:
 
         centre = self.execution.resume(dict(tensors), first, put)
         relaxations = Difference(self.execution, centre, exact, first).relaxations
-        rows = margin_rows(classes, centre[LOGITS].shape[1]).to(self.execution.dtype)
         bounds = (rows @ centre[LOGITS].unsqueeze(2)).squeeze(2)
         slack = bounds.abs()
 

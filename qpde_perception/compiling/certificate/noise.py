@@ -51,8 +51,8 @@ class Noise:
         logits: Of the saturating network, shape (n, classes).
         variance: Of `z_t - z_r` for the first class t and every r, by site, shape (sites, n,
             classes).
-        worst: Sum of half steps times absolute gradients of the same differences: their largest
-            change to first order, shape (n, classes).
+        worst: Sum of half steps times absolute gradients of the same differences, by site: their
+            largest change to first order, shape (sites, n, classes).
         gain: `|| d logits / d a_j ||_F` in real units, by site, shape (sites, n).
         direction: By site, gradient of the difference between first and second class, zero where
             nothing is rounded.
@@ -107,7 +107,7 @@ class NoiseModel:
         n, classes = logits.shape
         best = logits.topk(2, dim=1).indices
         gain, variance = torch.zeros(len(self.names), n), torch.zeros(len(self.names), n, classes)
-        worst, direction = torch.zeros(n, classes), {}
+        worst, direction = torch.zeros_like(variance), {}
         rows = torch.arange(n)
 
         def visit(name: str, gradient: Tensor) -> None:
@@ -117,7 +117,7 @@ class NoiseModel:
             gain[place] = gradient.flatten(1).norm(dim=1) / sites[name].step
             change = (gradient[rows, best[:, 0]].unsqueeze(1) - gradient) * inside
             variance[place] = (change.square() * self._moments[name]).flatten(2).sum(2)
-            worst.add_(0.5 * change.abs().flatten(2).sum(2))
+            worst[place] = 0.5 * change.abs().flatten(2).sum(2)
             direction[name] = change[rows, best[:, 1]]
 
         shapes = {name: tensor.shape[1:] for name, tensor in tensors.items()}

@@ -157,12 +157,15 @@ def test_a_wrong_scale_changes_the_constant_of_its_block(tiny_specification, cha
 
 
 @pytest.fixture(scope="module")
-def make_stable(make_network):
+def make_limited(make_network):
     """Make tiny networks that want to step too far, with the limit on their steps or without."""
 
-    def make(*, stable):
+    def make(stage_gain, *, level_channels=False):
+        config = replace(
+            CONFIGS[TINY], depths=(2, 1), stage_gain=stage_gain, level_channels=level_channels
+        )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(CONFIGS, "steps", replace(CONFIGS[TINY], stable=stable))
+            patch.setitem(CONFIGS, "steps", config)
             network = make_network("steps")
         blocks = [block for stage in network.stages for block in stage.blocks]
         with torch.no_grad():
@@ -177,12 +180,22 @@ def make_stable(make_network):
     return make
 
 
-def test_blocks_of_a_stable_network_are_proven_to_amplify_nothing(make_stable):
-    found = {stable: global_bound(make_stable(stable=stable)) for stable in (False, True)}
-    constants = {
-        stable: [stage.lipschitz for stage in bound.stages if stage.symmetric]
-        for stable, bound in found.items()
-    }
-    assert constants[True] == [1.0, 1.0]
-    assert min(constants[False]) > 2.0
-    assert found[True].total < found[False].total
+def constants(bound):
+    return [stage.lipschitz for stage in bound.stages if stage.symmetric]
+
+
+def test_blocks_of_a_stable_network_are_proven_to_amplify_nothing(make_limited):
+    free = global_bound(make_limited(None))
+    assert min(constants(free)) > 2.0
+    for level_channels in (False, True):
+        stable = global_bound(make_limited(1.0, level_channels=level_channels))
+        assert constants(stable) == [1.0, 1.0, 1.0]
+        assert stable.total < free.total
+
+
+def test_blocks_share_the_gain_of_their_stage(make_limited):
+    first, second, alone = constants(global_bound(make_limited(4.0)))
+    assert first == pytest.approx(2.0, rel=0.05)
+    assert second == pytest.approx(2.0, rel=0.05)
+    assert alone == pytest.approx(4.0, rel=0.05)
+    assert max(first * second, alone) <= 4.0

@@ -11,6 +11,7 @@ from qpde_perception.compiling.certificate.execution import (  # noqa: E402
     LOGITS,
     deployed,
     disturbed,
+    saturating,
     unquantized,
 )
 from qpde_perception.compiling.certificate.local import (  # noqa: E402
@@ -44,6 +45,21 @@ def free_from(local, name, error):
         return disturbed(site, value, error(site, value))
 
     return put
+
+
+def test_what_a_margin_loses_stays_below_its_bound(local, setting):
+    x, _ = setting
+    change = local.largest_change(x, local.names[0])
+    noise = NoiseModel(local.execution.specification).predict(x.float())
+    best = local.execution.run(x, saturating)[LOGITS].topk(2, dim=1)
+    margin = best.values[:, 0] - best.values[:, 1]
+    for share in (1.0, 0.25):
+        attacked = adversarial_logits(local.execution, x, noise.direction, share)
+        pair = attacked.gather(1, best.indices)
+        lost = margin - (pair[:, 0] - pair[:, 1])
+        assert (lost <= change).all()
+        assert lost.max() > 0
+    assert (local.largest_change(x, local.names[-1]) < change).all()
 
 
 def margins(logits, classes):

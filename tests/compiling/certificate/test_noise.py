@@ -51,6 +51,17 @@ def test_gradients_are_those_of_automatic_differentiation(make_network, frames, 
         torch.testing.assert_close(noise.gain[place], squares.sqrt() / step, rtol=1e-3, atol=1e-4)
 
 
+def test_the_worst_change_is_half_a_step_times_the_sum_of_absolute_gradients(
+    tiny_specification, frames
+):
+    model = NoiseModel(tiny_specification)
+    noise = model.predict(model.execution.codes(frames[:4]))
+    second = noise.logits.topk(2, dim=1).indices[:, 1]
+    for place, name in enumerate(model.names):
+        expected = 0.5 * noise.direction[name].abs().flatten(1).sum(1)
+        torch.testing.assert_close(noise.worst[place, range(4), second], expected)
+
+
 def test_predicted_and_observed_noise_agree(tiny_specification, images):
     model = NoiseModel(tiny_specification)
     x = model.execution.codes(images(64, tiny_specification.document.input_height, seed=5))
