@@ -37,7 +37,7 @@ from qpde_perception.learning.training import (
 from qpde_perception.learning.training import WEIGHTS as RUN_WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -205,6 +205,19 @@ class RunCandidate:
     def integers(self, _signs: Callable[[], SignSet], _folder: Path, _device: str) -> Integers:
         """Write the network in integers; raises as `deployed` does."""
         return _integers_of(Path(self.run))
+
+
+def finished_runs(patterns: Iterable[str]) -> list[RunCandidate]:
+    """Return the runs of folders, each by its name or by a pattern such as `runs/signs/*`.
+
+    A folder by its name is missed where it is not; a pattern stands for those that are there, be it
+    none.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        is_pattern = any(sign in pattern for sign in "*?[")
+        found += sorted(map(str, Path().glob(pattern))) if is_pattern else [pattern]
+    return [RunCandidate(folder) for folder in found]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from qpde_perception.assessment.candidates import (
     Candidate,
     RunCandidate,
     TrainedCandidate,
+    finished_runs,
 )
 from qpde_perception.assessment.certificates_page import present
 from qpde_perception.assessment.signs import SIGNS, SignRecipe, fingerprint
@@ -77,7 +78,7 @@ class CertificateSettings(Settings):
 
     Attributes:
         bundles: Folders or names of bundles.
-        runs: Folders of finished runs of `qpde train`.
+        runs: Folders of finished runs of `qpde train`, or patterns of them, see `finished_runs`.
         networks: Networks, each trained with every seed.
         training: How they are trained; None where there are none.
         every: Every n-th image of the training set is learned from.
@@ -109,7 +110,7 @@ class CertificateSettings(Settings):
             for each in self.networks
             for seed in self.seeds
         ]
-        return [*map(BundleCandidate, self.bundles), *map(RunCandidate, self.runs), *trained]
+        return [*map(BundleCandidate, self.bundles), *finished_runs(self.runs), *trained]
 
 
 class CertificateStudy:

@@ -6,7 +6,6 @@ import hashlib
 import math
 import time
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +15,8 @@ from qpde_perception.assessment.boxes import Boxes, read_boxes
 from qpde_perception.assessment.candidates import (
     BundleCandidate,
     Candidate,
-    RunCandidate,
     TrainedCandidate,
+    finished_runs,
 )
 from qpde_perception.assessment.measuring import Pictures, Protocol, measure, pictures_of
 from qpde_perception.assessment.presentation import present
@@ -32,6 +31,7 @@ from qpde_perception.learning.training import TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from qpde_perception.frames import InputSpec
     from qpde_perception.learning.experiments.experiment import Presentation, Row
@@ -77,12 +77,6 @@ class SignRecipe(BaseModel):
     batch: int = Field(ge=2)
 
 
-def _matching(pattern: str) -> list[str]:
-    if not any(sign in pattern for sign in "*?["):
-        return [pattern]  # a folder by its name is missed where it is not
-    return sorted(map(str, Path().glob(pattern)))
-
-
 class SignsSettings(Settings):
     """Profile of `signs`; the first seed is also that of the corruptions' noise.
 
@@ -121,8 +115,7 @@ class SignsSettings(Settings):
             for name in self.networks
             for seed in self.seeds
         ]
-        finished = [folder for pattern in self.runs for folder in _matching(pattern)]
-        return [*map(BundleCandidate, self.bundles), *map(RunCandidate, finished), *trained]
+        return [*map(BundleCandidate, self.bundles), *finished_runs(self.runs), *trained]
 
     def protocol(self) -> Protocol:
         """Return what is a matter of choice in measuring."""

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from qpde_perception.assessment import signs
-from qpde_perception.assessment.candidates import CLOCK, Stopwatch, seconds_of
+from qpde_perception.assessment.candidates import CLOCK, Stopwatch, finished_runs, seconds_of
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.experiments.registry import run_experiment
 from qpde_perception.learning.experiments.settings import (
@@ -230,3 +230,12 @@ def test_a_stopwatch_sums_the_epochs_of_an_interrupted_training(tmp_path):
     for epoch in (2, 3):
         watch.epoch({"epoch": epoch})
     assert 5.0 <= seconds_of(path) < 6.0
+
+
+def test_a_pattern_of_runs_stands_for_those_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert finished_runs(["runs/*"]) == []
+    assert [each.run for each in finished_runs(["runs/named"])] == ["runs/named"]
+    for name in ("b", "a"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert [each.run for each in finished_runs(["runs/*"])] == ["runs/a", "runs/b"]
