@@ -25,6 +25,7 @@ VERBS = {
     "data": "Read a published data set into what training needs.",
     "train": "Train a network on the sign data; an interrupted run goes on.",
     "compile": "Make a model of a finished training run.",
+    "build": "Build a model's engine; without a GPU, a gate for TensorRT.",
     "evaluate": "Measure the accuracy of a model on the sign data.",
     "certify": "Bound what quantization may change, and hold the model to it.",
     "parity": "Hold every installed engine against the integer reference.",

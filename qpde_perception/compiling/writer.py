@@ -47,8 +47,8 @@ def float_graph(specification: Specification) -> bytes:
     return _FloatWriter(specification).serialise()
 
 
-class _Writer:
-    """What both graphs share: names, constants, and the walk over the layers."""
+class Writer:
+    """What all graphs share: names, constants, and the walk over the layers."""
 
     def __init__(self, specification: Specification) -> None:
         self.specification = specification
@@ -56,6 +56,7 @@ class _Writer:
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def serialise(self) -> bytes:
+        """Write every layer; return the ONNX file."""
         self.begin()
         for layer in self.specification.layers:
             if isinstance(layer, Conv):
@@ -86,21 +87,27 @@ class _Writer:
         return bytes(model.SerializeToString(deterministic=True))
 
     def begin(self) -> None:
+        """Write what comes before the first layer."""
         raise NotImplementedError
 
     def conv(self, layer: Conv) -> None:
+        """Write a convolution."""
         raise NotImplementedError
 
     def add(self, layer: Add) -> None:
+        """Write a residual sum."""
         raise NotImplementedError
 
     def smooth(self, layer: Smooth) -> None:
+        """Write total-variation steps."""
         raise NotImplementedError
 
     def append(self, layer: Append) -> None:
+        """Write copies of the first channels."""
         raise NotImplementedError
 
     def head(self, layer: Head) -> None:
+        """Write the mean and the dense layer."""
         raise NotImplementedError
 
     def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -111,20 +118,27 @@ class _Writer:
     def constant(self, name: str, values: Array) -> str:
         """Add one constant, once; return its name."""
         if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+            # A scale must stay without dimensions: with one of length 1, TensorRT takes it for a
+            # scale per channel and leaves the convolution in floating point.
+            values = np.asarray(values, order="C")
+            self.constants[name] = numpy_helper.from_array(values, name)
         return name
 
     def scalar(self, value: float) -> str:
+        """Add a float32 constant without dimensions, once; return its name."""
         return self.constant(f"scalar_{value!r}", np.array(value, np.float32))
 
     def integers(self, *values: int) -> str:
+        """Add an int64 constant, once; return its name."""
         return self.constant("ints_" + "_".join(map(str, values)), np.array(values, np.int64))
 
     def slice(self, x: str, output: str, *, axis: int, start: int, end: int) -> str:
+        """Write a slice along one axis; return its name."""
         bounds = [self.integers(start), self.integers(end), self.integers(axis)]
         return self.node("Slice", [x, *bounds], output)
 
     def convolution(self, layer: Conv, inputs: list[str], output: str) -> str:
+        """Write the node of a convolution; return its name."""
         kernel = self.specification.arrays[f"{layer.name}.weight"].shape[-1]
         return self.node(
             "Conv",
@@ -157,8 +171,17 @@ class _Writer:
             x = self.node("Sub", [x, change], f"{name}.{step}.smoothed")
         return x
 
+    def dense(self, layer: Head, pooled: str) -> None:
+        """Write the dense layer on integers: float32 logits of pooled codes."""
+        arrays, name = self.specification.arrays, layer.name
+        weight = self.constant(f"{name}.weight", arrays[f"{name}.weight"].T.astype(np.float32))
+        product = self.node("MatMul", [pooled, weight], f"{name}.product")
+        scale = self.constant(f"{name}.scale", arrays[f"{name}.scale"])
+        scaled = self.node("Mul", [product, scale], f"{name}.scaled")
+        self.node("Add", [scaled, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
 
-class _IntegerWriter(_Writer):
+
+class _IntegerWriter(Writer):
     """Unsigned codes with a zero point; one QuantizeLinear per tensor."""
 
     def begin(self) -> None:
@@ -226,19 +249,15 @@ class _IntegerWriter(_Writer):
         self.node("Concat", [codes, copies], f"{layer.output}.codes", axis=1)
 
     def head(self, layer: Head) -> None:
-        arrays, name = self.specification.arrays, layer.name
+        name = layer.name
         codes = self.node("Cast", [f"{layer.input}.codes"], f"{name}.in", to=TensorProto.FLOAT)
         total = self.node("ReduceSum", [codes, self.integers(2, 3)], f"{name}.sum", keepdims=0)
         mean = self.node("Mul", [total, self.scalar(layer.multiplier)], f"{name}.mean")
         pooled = self.node("Round", [mean], f"{name}.pooled")
-        weight = self.constant(f"{name}.weight", arrays[f"{name}.weight"].T.astype(np.float32))
-        product = self.node("MatMul", [pooled, weight], f"{name}.product")
-        scale = self.constant(f"{name}.scale", arrays[f"{name}.scale"])
-        scaled = self.node("Mul", [product, scale], f"{name}.scaled")
-        self.node("Add", [scaled, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
+        self.dense(layer, pooled)
 
 
-class _FloatWriter(_Writer):
+class _FloatWriter(Writer):
     """Real values throughout."""
 
     def begin(self) -> None:

@@ -22,6 +22,7 @@ from qpde_perception.compiling.specification import (
     Smooth,
     Specification,
 )
+from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
 from qpde_perception.compiling.writer import cpu_graph
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
 from qpde_perception.engines.openvino import OpenVinoEngine
@@ -215,6 +216,15 @@ def test_engines_are_bit_identical_on_random_specifications(case):
     graph = cpu_graph(specification)
     for engine in (OnnxRuntimeEngine, OpenVinoEngine):
         assert np.array_equal(engine(graph, 1).infer(images), expected), engine.name
+
+
+@settings(max_examples=25)
+@given(cases())
+def test_the_graph_for_tensorrt_is_bit_identical_on_random_specifications(case):
+    specification, images = case
+    expected = IntegerReference(specification).infer(images)
+    engine = OnnxRuntimeEngine(tensorrt_graph(specification), 1)
+    assert np.array_equal(engine.infer(images), expected)
 
 
 def one_layer(layer, codes, grids, arrays=None):
