@@ -71,7 +71,7 @@ def test_each_smoothing_is_two_fused_kernels_at_most(inspection, specification, 
 
 def pad_after_quantizing(nodes):
     """Move the padding of the first padded tensor behind its DequantizeLinear."""
-    pad = next(n for n in nodes.values() if n.op_type == "Pad" and ".padded" in n.name)
+    pad = next(n for n in nodes.values() if n.op_type == "Pad" and n.name.endswith(".padded1"))
     quantize = next(n for n in nodes.values() if pad.output[0] in n.input)
     dequantize = next(n for n in nodes.values() if quantize.output[0] in n.input)
     reader = next(n for n in nodes.values() if dequantize.output[0] in n.input)
