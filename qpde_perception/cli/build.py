@@ -13,10 +13,11 @@ from qpde_perception.bundles import find_model, load_bundle
 from qpde_perception.cli.errors import CommandError
 from qpde_perception.cli.frame import Json, emit
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
-from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
+from qpde_perception.compiling.tensorrt_writer import TENSORRT_GRAPH, tensorrt_graph
 from qpde_perception.engines.tensorrt_rtx import NAME, inspect
 
 if TYPE_CHECKING:
+    from qpde_perception.bundles import Bundle
     from qpde_perception.engines.tensorrt_rtx import FusedLayer, Inspection
 
 BUILT = (NAME,)
@@ -37,8 +38,7 @@ def command(
         msg = f"no engine {engine!r} to build; known are {', '.join(BUILT)}"
         raise CommandError(msg)
     bundle = load_bundle(find_model(model))
-    specification = Specification.from_files(bundle.read(SPECIFICATION), bundle.read(WEIGHTS))
-    graph = tensorrt_graph(specification)
+    graph = _graph_of(bundle)
     started = time.perf_counter()
     inspection = inspect(graph)
     payload: dict[str, Any] = {
@@ -62,6 +62,14 @@ def command(
     emit(as_json, payload, lambda: _table(payload, inspection, inspect_layers))
     if inspection.faults:
         raise typer.Exit(1)
+
+
+def _graph_of(bundle: Bundle) -> bytes:
+    if TENSORRT_GRAPH in bundle.contents:
+        return bundle.read(TENSORRT_GRAPH)
+    # A bundle from before it was packed; it is written from the same integers.
+    texts = bundle.read(SPECIFICATION), bundle.read(WEIGHTS)
+    return tensorrt_graph(Specification.from_files(*texts))
 
 
 def _table(payload: dict[str, Any], inspection: Inspection, inspect_layers: bool) -> Table:

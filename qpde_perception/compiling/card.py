@@ -54,7 +54,8 @@ def write_card(manifest: Manifest, trained: TrainedRun, flavour: Flavour) -> str
 
 {WHAT_IT_IS[flavour]} All scales are powers of two (weights: seven
 bits times a power of two), so that every sum is exact in float32 and the CPU engines give the same
-bits as the integer reference.
+bits as the integer reference. `tensorrt.onnx` is the same function as TensorRT takes it; its bits
+are the reference's where it is executed as it is written. No TensorRT device has been measured.
 
 ## Measured
 

@@ -24,6 +24,7 @@ from qpde_perception.compiling.parity import (
     quantization_noise,
     reference_of,
 )
+from qpde_perception.compiling.tensorrt_writer import TENSORRT_GRAPH, tensorrt_graph
 from qpde_perception.compiling.writer import cpu_graph, float_graph
 from qpde_perception.engines.registry import CPU_GRAPH
 
@@ -73,6 +74,7 @@ def assemble(
     """
     contents = specification.to_files()
     contents[CPU_GRAPH] = cpu_graph(specification)
+    contents[TENSORRT_GRAPH] = tensorrt_graph(specification)
     contents[FLOAT_GRAPH] = float_graph(specification)
     manifest = Manifest(
         format_version=FORMAT_VERSION,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
 
+from qpde_perception.compiling.packing import write_bundle
 from qpde_perception.engines.tensorrt_rtx import REMEDY
 
 INSTALLED = find_spec("tensorrt_rtx_bindings") is not None
@@ -25,6 +27,14 @@ def test_inspection_has_the_promised_keys(qpde, tiny_bundle):
     assert found["float_islands"] == 0
     assert {"name", "kind", "inputs", "outputs", "nodes"} <= found["layers"][0].keys()
     assert found["ok"] is True
+
+
+@pytest.mark.skipif(not INSTALLED, reason=f"TensorRT for RTX is missing; {REMEDY}")
+def test_a_bundle_without_the_graph_is_built_from_its_integers(qpde, tiny_bundle, tmp_path):
+    contents = {name: data for name, data in tiny_bundle.contents.items() if ".onnx" not in name}
+    older = write_bundle(replace(tiny_bundle, path=tmp_path / "older", contents=contents))
+    call = qpde("build", "--engine", "tensorrt_rtx", "--model", older.path, "--json")
+    assert (call.code, call.document["faults"]) == (0, [])
 
 
 @pytest.mark.skipif(INSTALLED, reason="TensorRT for RTX is installed")
