@@ -196,10 +196,11 @@ def test_full_disk_is_named_and_what_was_written_can_be_read(tmp_path):
 
 def test_interrupt_leaves_a_file_that_can_be_read(tmp_path):
     program = """
-        import itertools, sys
+        import itertools, signal, sys
         from pathlib import Path
         from qpde_perception.bags import McapWriter
         from qpde_perception.bags.messages import header_of
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         with McapWriter(Path(sys.argv[1])) as writer:
             for number in itertools.count():
                 writer.write("/header", header_of(number, "front" * 500), number)
@@ -217,7 +218,10 @@ def test_interrupt_leaves_a_file_that_can_be_read(tmp_path):
         )
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
         assert "KeyboardInterrupt" in errors
         with open_drive(path) as drive:
             stamps = [each.log_time_ns for each in drive.messages(["/header"])]
