@@ -213,7 +213,8 @@ def test_a_run_with_a_penalty_has_less_noise_and_goes_on_to_the_same_weights(
         with torch.no_grad(), otherwise_rounded(each, len(pixels)):
             logits = each(torch.cat([pixels, pixels]))
         noises.append(variance_of_differences(*logits.chunk(2)).mean())
-    assert noises[0] < 0.5 * noises[1]
+    # Both give their probabilities at the likeliest temperature, so small logits are no way out.
+    assert noises[0] < 0.8 * noises[1]
 
 
 def test_a_checkpoint_from_before_there_was_a_penalty_goes_on(signs, finished, tmp_path):
