@@ -86,9 +86,6 @@ class NetworkConfig:
 
 
 UNSMOOTHED = SmoothingConfig(stages=())
-SMALL = NetworkConfig(
-    input_size=32, widths=(16, 32, 64), depths=(1, 3, 3), expansions=(3, 4, 4), features=128
-)
 TINY = NetworkConfig(
     input_size=16, classes=5, widths=(8, 16), depths=(1, 1), expansions=(2, 2), features=16
 )
@@ -111,8 +108,6 @@ CONFIGS: dict[str, NetworkConfig] = {
     "ordinary_mobilenet_v2": NetworkConfig(
         flavour="ordinary", expansions=(4, 5, 4), smoothing=UNSMOOTHED
     ),
-    "symmetric_mobilenet_v2_small": SMALL,
-    **{f"{name}_mobilenet_v2_small": replace(SMALL, **limit) for name, limit in LIMITS.items()},
     "symmetric_mobilenet_v2_tiny": TINY,
     "symmetric_mobilenet_v2_tiny_w4a8": replace(TINY, weight_bits=4),
     "twin_mobilenet_v2_tiny": replace(TINY, flavour="twin"),
