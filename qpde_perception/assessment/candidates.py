@@ -27,14 +27,9 @@ from qpde_perception.frames import InputSpec
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import CONFIGS, deployed_parameters
 from qpde_perception.learning.signs import REGION_MARGIN, SignSet, prepared_pixels
-from qpde_perception.learning.training import (
-    FLOAT_WEIGHTS,
-    RECIPE,
-    load_float_network,
-    load_run,
-    train,
-)
-from qpde_perception.learning.training import WEIGHTS as RUN_WEIGHTS
+from qpde_perception.learning.trained_run import FLOAT_WEIGHTS, RECIPE, load_float_network, load_run
+from qpde_perception.learning.trained_run import WEIGHTS as RUN_WEIGHTS
+from qpde_perception.learning.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

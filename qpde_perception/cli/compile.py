@@ -26,7 +26,7 @@ from qpde_perception.engines import open_engine
 from qpde_perception.frames import decode, prepare
 from qpde_perception.learning.networks import deployed_parameters
 from qpde_perception.learning.signs import prepared_pixels
-from qpde_perception.learning.training import load_run
+from qpde_perception.learning.trained_run import load_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

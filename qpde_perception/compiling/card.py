@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qpde_perception.bundles import Manifest
     from qpde_perception.compiling.certificate import Certificate
     from qpde_perception.learning.networks import Flavour
-    from qpde_perception.learning.training import TrainedRun
+    from qpde_perception.learning.trained_run import TrainedRun
 
 SECTION, NEXT_SECTION = "## Certificate\n", "## Limits\n"
 WHAT_IT_IS: Mapping[Flavour, str] = {

@@ -11,17 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from qpde_perception.frames import InputSpec
 from qpde_perception.learning.batches import BatchFeeder, BatchSource
 from qpde_perception.learning.errors import LearningError
-from qpde_perception.learning.networks import (
-    DeployableMobileNetV2,
-    NetworkConfig,
-    build_network,
-)
+from qpde_perception.learning.networks import DeployableMobileNetV2, build_network
 from qpde_perception.learning.quantizers import (
     ActivationQuantizer,
     WeightQuantizer,
@@ -32,6 +25,12 @@ from qpde_perception.learning.signs import prepared_pixels
 from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory
 from qpde_perception.learning.symmetric import PositiveBatchNorm
 from qpde_perception.learning.temperature import fit_temperature
+from qpde_perception.learning.trained_run import (
+    FLOAT_WEIGHTS,
+    begin_with,
+    save_run,
+    save_weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,13 +38,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from qpde_perception.frames import InputSpec
     from qpde_perception.learning.signs import SignSet
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
-WEIGHTS = "weights.safetensors"
-FLOAT_WEIGHTS = "float_weights.safetensors"
-RECIPE = "training.json"
 CALIBRATION_BATCHES = 20
 LAYOUT = torch.channels_last
 """Memory layout of a batch."""
@@ -160,7 +157,7 @@ def train(
         network = _train(
             config, feeder, watched, spec, folder, watcher=watcher, device=device, start=start
         )
-    _save_result(folder, config, network, signs.names, spec, start=start)
+    save_run(folder, asdict(config), network, signs.names, spec, start=start)
     return network
 
 
@@ -178,7 +175,7 @@ def _train(
     torch.manual_seed(config.seed)
     network = build_network(config.network)
     if start is not None:
-        _begin_with(network, start)
+        begin_with(network, start)
     network.to(device, memory_format=LAYOUT)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     first = _resume(folder, config, network, optimizer)
@@ -187,7 +184,7 @@ def _train(
     for epoch in range(first, config.epochs):
         quantized = epoch >= config.float_epochs
         if epoch == config.float_epochs:
-            _save_weights(network, folder / FLOAT_WEIGHTS)
+            save_weights(network, folder / FLOAT_WEIGHTS)
             _start_quantization(network, feeder, config)
         set_active(network, active=quantized)
         _freeze(network, frozen=epoch >= config.first_frozen)
@@ -210,86 +207,6 @@ def _train(
     # Of the logits alone: the class with the largest one stays the same.
     network.head.cool(fit_temperature(predict(network, pictures), watched.labels))
     return network.eval().cpu()
-
-
-def _begin_with(network: torch.nn.Module, path: Path) -> None:
-    try:
-        network.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        msg = f"{path}: cannot be begun with: {error}"
-        raise LearningError(msg) from None
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedRun:
-    """What a finished run left.
-
-    Attributes:
-        network: The trained network, on its grid.
-        name: Name of its configuration.
-        spec: The network's input.
-        labels: Class names.
-        recipe: The recipe, as plain values.
-        begun_with: The recipe of the run whose float weights it began with; None where it began
-            with none, or with some of unknown origin.
-    """
-
-    network: DeployableMobileNetV2
-    name: str
-    spec: InputSpec
-    labels: tuple[str, ...]
-    recipe: dict[str, Any]
-    begun_with: dict[str, Any] | None
-
-
-def load_run(folder: Path) -> TrainedRun:
-    """Read what `train` wrote in the end.
-
-    Raises:
-        LearningError: If the run is not finished, or its files are damaged.
-    """
-    try:
-        document = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-        network = DeployableMobileNetV2(NetworkConfig.from_dict(document["network"]))
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        spec = InputSpec.model_validate(document["input"])
-        recipe = document["training"]
-        labels = tuple(document["labels"])
-    except OSError as error:
-        msg = f"{folder}: holds no finished run ({error}); see `qpde train`"
-        raise LearningError(msg) from None
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        msg = f"{folder}: the run is damaged: {error}"
-        raise LearningError(msg) from None
-    set_active(network, active=True)
-    network.eval()
-    begun_with = document.get("begun_with")
-    return TrainedRun(network, recipe["network"], spec, labels, recipe, begun_with)
-
-
-def load_float_network(run: TrainedRun, folder: Path) -> DeployableMobileNetV2 | None:
-    """Read the network of a run as it was after the float epochs, its quantizers not active.
-
-    Args:
-        run: What `load_run` read of the folder.
-        folder: The run's.
-
-    Returns:
-        The network; None where an older version trained the run and did not keep it.
-
-    Raises:
-        LearningError: If the file is damaged or of another network.
-    """
-    path = folder / FLOAT_WEIGHTS
-    if not path.is_file():
-        return None
-    network = DeployableMobileNetV2(run.network.config)
-    try:
-        network.load_state_dict(load_file(path))
-    except (RuntimeError, SafetensorError) as error:
-        msg = f"{path}: is damaged or of another network: {error}"
-        raise LearningError(msg) from None
-    return network.eval()
 
 
 @torch.inference_mode()
@@ -471,35 +388,3 @@ def _forget_after(epoch: int, folder: Path) -> None:
     if path.is_file():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         path.write_text("".join(lines[:epoch]), encoding="utf-8")
-
-
-def _save_weights(network: torch.nn.Module, path: Path) -> None:
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
-
-
-def _save_result(
-    folder: Path,
-    config: TrainingConfig,
-    network: DeployableMobileNetV2,
-    names: tuple[str, ...],
-    spec: InputSpec,
-    *,
-    start: Path | None,
-) -> None:
-    _save_weights(network, folder / WEIGHTS)
-    recipe = {
-        "training": asdict(config),
-        "begun_with": None if start is None else _recipe_beside(start),
-        "network": network.config.as_dict(),
-        "labels": list(names),
-        "input": spec.model_dump(),
-    }
-    (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-
-
-def _recipe_beside(weights: Path) -> dict[str, Any] | None:
-    try:
-        document = json.loads((weights.parent / RECIPE).read_text(encoding="utf-8"))
-        return dict(document["training"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # weights without a history can be begun with too

@@ -18,7 +18,7 @@ from qpde_perception.learning.experiments.settings import (
     load_profile,
     settings_path,
 )
-from qpde_perception.learning.training import FLOAT_WEIGHTS
+from qpde_perception.learning.trained_run import FLOAT_WEIGHTS
 
 TINY = {
     "bundles": [],

@@ -16,7 +16,8 @@ from qpde_perception.compiling.packing import write_bundle
 from qpde_perception.compiling.parity import quantization_noise, reference_of
 from qpde_perception.engines import ENGINES
 from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
-from qpde_perception.learning.training import TrainedRun, TrainingConfig
+from qpde_perception.learning.trained_run import TrainedRun
+from qpde_perception.learning.training import TrainingConfig
 
 
 @pytest.fixture

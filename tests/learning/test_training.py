@@ -17,14 +17,8 @@ from qpde_perception.learning.quantizers import ActivationQuantizer
 from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_of_differences
 from qpde_perception.learning.signs import SignRecord, SignSet, prepared_pixels
 from qpde_perception.learning.temperature import fit_temperature
-from qpde_perception.learning.training import (
-    FLOAT_WEIGHTS,
-    TrainingConfig,
-    load_float_network,
-    load_run,
-    predict,
-    train,
-)
+from qpde_perception.learning.trained_run import FLOAT_WEIGHTS, load_float_network, load_run
+from qpde_perception.learning.training import TrainingConfig, predict, train
 
 TINY = "symmetric_mobilenet_v2_tiny"
 SPEC = InputSpec(height=16, width=16)
