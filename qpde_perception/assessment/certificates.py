@@ -23,7 +23,7 @@ from qpde_perception.assessment.candidates import (
 )
 from qpde_perception.assessment.certificates_page import present
 from qpde_perception.assessment.signs import SIGNS, SignRecipe, fingerprint
-from qpde_perception.assessment.tasks import rows_of
+from qpde_perception.assessment.tasks import answer_of, require_device
 from qpde_perception.compiling.certificate import certify
 from qpde_perception.compiling.certificate.certificate import BATCH
 from qpde_perception.compiling.certificate.local import LocalBound
@@ -32,8 +32,6 @@ from qpde_perception.compiling.evaluation import evaluate
 from qpde_perception.compiling.parity import in_batches
 from qpde_perception.compiling.writer import cpu_graph
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
-from qpde_perception.learning.errors import LearningError
-from qpde_perception.learning.experiments.experiment import Answer
 from qpde_perception.learning.experiments.fitting import machine_name
 from qpde_perception.learning.experiments.runs import write_json
 from qpde_perception.learning.experiments.settings import Settings
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
     from qpde_perception.compiling.certificate import Certificate
     from qpde_perception.compiling.specification import Specification
     from qpde_perception.frames import InputSpec
-    from qpde_perception.learning.experiments.experiment import Presentation, Row
+    from qpde_perception.learning.experiments.experiment import Answer, Presentation, Row
     from qpde_perception.learning.experiments.jobs import Place
 
 KINDS = {BundleCandidate: "bundle", RunCandidate: "run", TrainedCandidate: "network"}
@@ -142,18 +140,10 @@ class CertificateStudy:
                 missing.
             BundleError: If there is no such bundle, or it is damaged.
         """
-        if place.device == "cuda" and not torch.cuda.is_available():
-            msg = "--device cuda: torch finds no CUDA device here"
-            raise LearningError(msg)
+        require_device(place.device)
         data = fingerprint(place.data)
         tasks = [_Task(each, profile, place, data) for each in profile.candidates()]
-        results = rows_of(tasks, jobs, advance)
-        return Answer(
-            rows=[row for result in results for row in result],
-            runs=len(tasks),
-            machines=sorted({r[0]["trained_on"] or r[0]["machine"] for r in results}),
-            training_seconds=round(sum(r[0]["training_seconds"] or 0.0 for r in results), 1),
-        )
+        return answer_of(tasks, jobs, advance)
 
 
 STUDY = CertificateStudy()

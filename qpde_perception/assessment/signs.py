@@ -20,9 +20,8 @@ from qpde_perception.assessment.candidates import (
 )
 from qpde_perception.assessment.measuring import Pictures, Protocol, measure, pictures_of
 from qpde_perception.assessment.presentation import present
-from qpde_perception.assessment.tasks import rows_of
+from qpde_perception.assessment.tasks import answer_of, require_device
 from qpde_perception.learning.errors import LearningError
-from qpde_perception.learning.experiments.experiment import Answer
 from qpde_perception.learning.experiments.fitting import machine_name
 from qpde_perception.learning.experiments.runs import write_json
 from qpde_perception.learning.experiments.settings import Settings
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qpde_perception.frames import InputSpec
-    from qpde_perception.learning.experiments.experiment import Presentation, Row
+    from qpde_perception.learning.experiments.experiment import Answer, Presentation, Row
     from qpde_perception.learning.experiments.jobs import Place
 
 SIGNS = "gtsrb"
@@ -151,20 +150,12 @@ class SignsStudy:
                 missing.
             BundleError: If there is no such bundle, or it is damaged.
         """
-        if place.device == "cuda" and not torch.cuda.is_available():
-            msg = "--device cuda: torch finds no CUDA device here"
-            raise LearningError(msg)
+        require_device(place.device)
         data, protocol = fingerprint(place.data), profile.protocol()
         candidates = profile.candidates()
         _check_seeds(candidates, profile.seeds)
         tasks = [_Task(each, protocol, place, data) for each in candidates]
-        results = rows_of(tasks, jobs, advance)
-        return Answer(
-            rows=[row for result in results for row in result],
-            runs=len(tasks),
-            machines=sorted({r[0]["trained_on"] or r[0]["machine"] for r in results}),
-            training_seconds=round(sum(r[0]["training_seconds"] or 0.0 for r in results), 1),
-        )
+        return answer_of(tasks, jobs, advance)
 
 
 STUDY = SignsStudy()

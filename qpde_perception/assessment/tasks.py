@@ -7,7 +7,10 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
 from qpde_perception.learning.errors import LearningError
+from qpde_perception.learning.experiments.experiment import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +32,18 @@ class Task(Protocol):
         ...
 
 
-def rows_of(
-    tasks: Sequence[Task], jobs: int, advance: Callable[[int, int, str], None]
-) -> list[list[Row]]:
+def require_device(device: str) -> None:
+    """Stop before any work where a device is asked for that is not here.
+
+    Raises:
+        LearningError: If it is missing.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        msg = "--device cuda: torch finds no CUDA device here"
+        raise LearningError(msg)
+
+
+def answer_of(tasks: Sequence[Task], jobs: int, advance: Callable[[int, int, str], None]) -> Answer:
     """Make the tasks that are not done yet, and return the rows of all, in their order.
 
     Args:
@@ -48,7 +60,13 @@ def rows_of(
     for finished in _make(waiting, jobs):
         done += 1
         advance(done, len(tasks), finished)
-    return [_read(task.path) for task in tasks]
+    results = [_read(task.path) for task in tasks]
+    return Answer(
+        rows=[row for result in results for row in result],
+        runs=len(tasks),
+        machines=sorted({r[0]["trained_on"] or r[0]["machine"] for r in results}),
+        training_seconds=round(sum(r[0]["training_seconds"] or 0.0 for r in results), 1),
+    )
 
 
 def _make(tasks: Sequence[Task], jobs: int) -> Iterator[str]:
