@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -23,15 +22,6 @@ NETWORKS = (
 )
 
 
-def run(graph, pixels):
-    """Execute a graph as it is written: every node alone, values in float32."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"pixels": pixels})[0]
-
-
 @pytest.fixture(scope="module")
 def shipped(shipped_bundle):
     texts = (shipped_bundle.read(name) for name in (SPECIFICATION, WEIGHTS))
@@ -43,19 +33,19 @@ def specification(request, make_network):
     return fold(make_network(request.param, seed=1))
 
 
-def test_values_are_bit_identical_on_every_flavour(specification, images):
+def test_values_are_bit_identical_on_every_flavour(specification, images, as_written):
     pixels = images(8, specification.document.input_height, seed=21)
     expected = IntegerReference(specification).infer(pixels)
     assert expected.std() > 0.1, "constant logits compare nothing"
-    assert np.array_equal(run(tensorrt_graph(specification), pixels), expected)
+    assert np.array_equal(as_written(tensorrt_graph(specification), pixels), expected)
 
 
-def test_values_are_bit_identical_on_the_shipped_model(shipped_bundle, shipped, images):
+def test_values_are_bit_identical_on_the_shipped_model(shipped_bundle, shipped, images, as_written):
     golden = golden_of(shipped_bundle)
     graph = tensorrt_graph(shipped)
-    assert np.array_equal(run(graph, golden.pixels), golden.logits)
+    assert np.array_equal(as_written(graph, golden.pixels), golden.logits)
     pixels = images(24, 48, seed=9)
-    assert np.array_equal(run(graph, pixels), reference_of(shipped_bundle).infer(pixels))
+    assert np.array_equal(as_written(graph, pixels), reference_of(shipped_bundle).infer(pixels))
 
 
 def test_every_zero_point_is_zero_and_every_bias_float(specification):
