@@ -90,8 +90,8 @@ class Declaration:
 def declare(node: Node, declarations: Iterable[Declaration]) -> dict[str, Any]:
     """Declare the parameters of a node, and return the values it was started with.
 
-    A list comes back as a tuple. ROS cannot tell the type of an empty list, so a list with one
-    empty text, `['']`, stands for it; empty texts in a list are left out.
+    A list comes back as a tuple without its empty texts: ROS cannot tell the type of an empty
+    list, so launch files write `['']` for one.
 
     Raises:
         DeclarationError: If a value has another type or is not allowed; the text names both.
@@ -101,7 +101,9 @@ def declare(node: Node, declarations: Iterable[Declaration]) -> dict[str, Any]:
     def check(parameters: list[Parameter[Any]]) -> SetParametersResult:
         for parameter in parameters:
             declaration = table.get(parameter.name)
-            if declaration is not None and not declaration.allows(parameter.value):
+            if declaration is None or parameter.value is None:
+                continue
+            if not declaration.allows(parameter.value):
                 reason = f"{parameter.name} is {declaration.limits}"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
@@ -121,7 +123,12 @@ def _declare(node: Node, declaration: Declaration) -> Any:
         expected = ", ".join(part for part in (declaration.kind, declaration.limits) if part)
         msg = f"parameter {declaration.name}: give {expected}. {error}"
         raise DeclarationError(msg) from None
-    return tuple(each for each in value if each != "") if listed else value
+    if listed:  # an empty list arrives as no value
+        return tuple(each for each in value or () if each != "")
+    if value is None:
+        msg = f"parameter {declaration.name}: has no value; give {declaration.kind}"
+        raise DeclarationError(msg)
+    return value
 
 
 def _descriptor(declaration: Declaration) -> ParameterDescriptor:

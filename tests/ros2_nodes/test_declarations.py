@@ -61,6 +61,11 @@ def test_given_values_are_returned_with_their_types(make_node):
     assert values["weights"] == (1.0,)
 
 
+@pytest.mark.parametrize("given", ["topics:=['']", "topics:=[]"])
+def test_both_ways_to_write_an_empty_list_give_one(make_node, given):
+    assert declare(make_node(given), TABLE)["topics"] == ()
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -71,6 +76,7 @@ def test_given_values_are_returned_with_their_types(make_node):
         ("depth:=0", ("depth", "at least 1", "0")),
         ("mode:=theora", ("mode", "one of: raw, compressed", "theora")),
         ("topics:=7", ("topics", "a list, each item a text", "7")),
+        ("depth:=[]", ("depth", "a whole number")),
         ("weights:=[0.5, 1.5]", ("weights", "at most 1.0", "1.5")),
     ],
 )
