@@ -1,0 +1,1 @@
+"""The nodes: thin ROS 2 shells around `qpde_perception`."""
