@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import (
@@ -15,7 +15,7 @@ from rcl_interfaces.msg import (
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rclpy.node import Node
     from rclpy.parameter import Parameter
@@ -112,22 +112,95 @@ def declare(node: Node, declarations: Iterable[Declaration]) -> dict[str, Any]:
     return {each.name: _declare(node, each) for each in table.values()}
 
 
-def _declare(node: Node, declaration: Declaration) -> Any:
-    listed = isinstance(declaration.default, tuple)
+class ConfiguredParameters:
+    """The parameters of a lifecycle node: set while it is unconfigured, checked at configure.
+
+    A wrong value that the node was started with does not stop the node; it is refused at configure
+    until another one is set.
+    """
+
+    def __init__(
+        self, node: Node, declarations: Iterable[Declaration], locked: Callable[[], bool]
+    ) -> None:
+        """Declare the parameters.
+
+        Args:
+            node: The node.
+            declarations: Its parameters.
+            locked: Whether the node is configured, so that no value may change.
+        """
+        self._node, self._locked = node, locked
+        self._table = {each.name: replace(each, read_only=False) for each in declarations}
+        self._faults: dict[str, str] = {}
+        for declaration in self._table.values():
+            try:
+                _declare(node, declaration)
+            except DeclarationError as error:
+                self._faults[declaration.name] = str(error)
+                _declare(node, declaration, given=False)
+        node.add_on_set_parameters_callback(self._check)
+
+    def values(self) -> dict[str, Any]:
+        """Return the values, a list as a tuple without its empty texts.
+
+        Raises:
+            DeclarationError: If the node was started with a wrong value, still not replaced.
+        """
+        if self._faults:
+            raise DeclarationError("; ".join(self._faults.values()))
+        return {
+            name: _plain(declaration, self._node.get_parameter(name).value)
+            for name, declaration in self._table.items()
+        }
+
+    def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        known = [each for each in parameters if each.name in self._table]
+        for parameter in known:
+            declaration = self._table[parameter.name]
+            reason = ""
+            if self._locked():
+                reason = f"{parameter.name} is taken over at configure; clean the node up first"
+            elif not _fits(declaration, parameter.value):
+                limits = ", ".join(part for part in (declaration.kind, declaration.limits) if part)
+                reason = f"{parameter.name}: give {limits}"
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        for parameter in known:
+            self._faults.pop(parameter.name, None)
+        return SetParametersResult(successful=True)
+
+
+def _declare(node: Node, declaration: Declaration, *, given: bool = True) -> Any:
+    """Declare one parameter, with the value it was given at the start or with its default."""
     default: Any = declaration.default
     if isinstance(default, tuple):
         default = list(default) or [""]
     try:
-        value = node.declare_parameter(declaration.name, default, _descriptor(declaration)).value
+        value = node.declare_parameter(
+            declaration.name, default, _descriptor(declaration), ignore_override=not given
+        ).value
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        expected = ", ".join(part for part in (declaration.kind, declaration.limits) if part)
-        msg = f"parameter {declaration.name}: give {expected}. {error}"
-        raise DeclarationError(msg) from None
-    if listed:  # an empty list arrives as no value
+        raise _refused(declaration, str(error)) from None
+    if given and not _fits(declaration, value):
+        node.undeclare_parameter(declaration.name)
+        raise _refused(declaration, f"It is {value!r}.")
+    return _plain(declaration, value)
+
+
+def _refused(declaration: Declaration, what: str) -> DeclarationError:
+    expected = ", ".join(part for part in (declaration.kind, declaration.limits) if part)
+    return DeclarationError(f"parameter {declaration.name}: give {expected}. {what}")
+
+
+def _fits(declaration: Declaration, value: Any) -> bool:
+    if value is None:  # an empty list arrives as no value
+        return isinstance(declaration.default, tuple)
+    return declaration.allows(value)
+
+
+def _plain(declaration: Declaration, value: Any) -> Any:
+    if isinstance(declaration.default, tuple):
         return tuple(each for each in value or () if each != "")
-    if value is None:
-        msg = f"parameter {declaration.name}: has no value; give {declaration.kind}"
-        raise DeclarationError(msg)
     return value
 
 
