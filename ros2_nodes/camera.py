@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Classification, Detection2DArray
@@ -21,6 +20,14 @@ from qpde_perception.monitoring import (
 from qpde_perception.perception.matching import RegionMatcher
 from ros2_nodes.messages import Milliseconds, milliseconds
 from ros2_nodes.worker import Job, Loss
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import (
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,9 +193,7 @@ class Camera:
         for job in matches.crowded:
             self._lost(job, Loss(DropReason.OVER_CAPACITY, "no regions came for too many frames"))
         for job, regions in matches.pairs:
-            self._ready(
-                Job(job.camera, job.header, job.frame, regions, arrived_ns=job.arrived_ns)
-            )
+            self._ready(Job(job.camera, job.header, job.frame, regions, arrived_ns=job.arrived_ns))
 
     def _publisher(self, kind: Any, name: str) -> Any:
         publisher = self._node.create_publisher(kind, f"{self._prefix}{name}", RESULTS)
@@ -198,27 +203,22 @@ class Camera:
     def _subscribe(
         self, kind: Any, topic: str, callback: Any, qos: QoSProfile, *, watched: bool
     ) -> None:
-        events = [
-            {"incompatible_qos": self._on_incompatible, "message_lost": self._on_message_lost},
-            {"incompatible_qos": self._on_incompatible},
-            {},
-        ]
-        for wanted in events if watched else [{}]:
+        incompatible = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
+        everything = SubscriptionEventCallbacks(
+            incompatible_qos=self._on_incompatible, message_lost=self._on_message_lost
+        )
+        for events in (everything, incompatible, None) if watched else (None,):
             try:
                 subscription = self._node.create_subscription(
-                    kind,
-                    topic,
-                    callback,
-                    qos,
-                    event_callbacks=SubscriptionEventCallbacks(**wanted) if wanted else None,
+                    kind, topic, callback, qos, event_callbacks=events
                 )
             except UnsupportedEventTypeError:
                 continue  # not every middleware reports everything
-            if "incompatible_qos" in wanted:
-                self._incompatible = self._incompatible or 0
-            if "message_lost" in wanted:
-                self._messages_lost = self._messages_lost or 0
             self._subscriptions.append(subscription)
+            if events is not None:
+                self._incompatible = self._incompatible or 0
+            if events is everything:
+                self._messages_lost = self._messages_lost or 0
             return
 
     def _on_incompatible(self, event: Any) -> None:

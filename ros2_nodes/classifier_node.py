@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import time
 import traceback
 from functools import wraps
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from vision_msgs.msg import LabelInfo, VisionInfo
 
@@ -74,23 +74,24 @@ def _logged(
     return run
 
 
-class ClassifierNode(LifecycleNode):
+class ClassifierNode(LifecycleNodeMixin, Node):
     """Wires cameras, worker, engines and diagnostics together."""
 
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; nothing is loaded before `configure`."""
         # Transitions may take long, so they must not keep images and diagnostics waiting.
-        super().__init__("classifier", callback_group=ReentrantCallbackGroup(), **options)
-        self._lock = Lock()
+        Node.__init__(self, "classifier", **options)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        self._counting = Lock()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._accounting = Accounting()
         self._cameras: list[Camera] = []
-        self._timers_: list[Any] = []
-        self._publishers_: list[Any] = []
+        self._running: list[Any] = []
+        self._latched: list[Any] = []
         self._worker: Worker | None = None
         self._line: EngineLine | None = None
         self._busy = ""
-        self._parameters = ConfiguredParameters(
+        self._declared = ConfiguredParameters(
             self, DECLARATIONS, lambda: bool(self._line or self._busy)
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -105,7 +106,7 @@ class ClassifierNode(LifecycleNode):
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, verify the model, open and warm up an engine."""
         try:
-            self._settings = settings = Settings.of(self._parameters.values())
+            self._settings = settings = Settings.of(self._declared.values())
             period_s = settings["diagnostic_updater.period"]
             self._every(period_s, self._publish_diagnostics)
             self._say(f"verifying model {settings['model'] or 'traffic_signs'}")
@@ -117,7 +118,7 @@ class ClassifierNode(LifecycleNode):
             if engine is None:
                 refusals = "; ".join(self._line.refusals.values())
                 self.get_logger().error(f"no engine serves {bundle.manifest.name}: {refusals}")
-                self._release()
+                self.release()
                 return TransitionCallbackReturn.FAILURE
             for name, refusal in self._line.refusals.items():
                 self.get_logger().warning(f"engine {name} is passed over: {refusal}")
@@ -125,7 +126,7 @@ class ClassifierNode(LifecycleNode):
             engine.infer(golden_of(bundle).pixels)
         except (DeclarationError, BundleError, EngineError, OSError) as error:
             self.get_logger().error(str(error))
-            self._release()
+            self.release()
             return TransitionCallbackReturn.FAILURE
         self._say("")
         self._announce(bundle)
@@ -182,7 +183,7 @@ class ClassifierNode(LifecycleNode):
             classifiers,
             self._on_outcome,
             admit=self._admit,
-            report=self.get_logger().warning,
+            report=self._warn,
         )
         self._worker.start(settings["priority"])
         interval_s = settings["diagnostics.validation_callback_interval_ms"] / 1e3
@@ -203,19 +204,19 @@ class ClassifierNode(LifecycleNode):
     @_logged
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free the engine and everything else."""
-        self._release()
+        self.release()
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything for good."""
-        self._release()
+        self.release()
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
     def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything; the node can be configured anew."""
-        self._release()
+        self.release()
         return TransitionCallbackReturn.SUCCESS
 
     def _stop(self) -> None:
@@ -228,16 +229,17 @@ class ClassifierNode(LifecycleNode):
             self._publish_diagnostics()
             gc.unfreeze()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Free everything; nothing is received any more."""
         self._stop()
         for camera in self._cameras:
             camera.close()
         self._cameras = []
-        for timer in list(self._timers_):
+        for timer in list(self._running):
             self._cancel(timer)
-        for publisher in self._publishers_:
+        for publisher in self._latched:
             self.destroy_publisher(publisher)
-        self._publishers_ = []
+        self._latched = []
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -261,10 +263,10 @@ class ClassifierNode(LifecycleNode):
         ):
             publisher = self.create_publisher(kind, topic, LATCHED)
             publisher.publish(message)
-            self._publishers_.append(publisher)
+            self._latched.append(publisher)
 
     def _on_arrival(self, camera: Camera) -> None:
-        with self._lock:
+        with self._counting:
             self._accounting.received(camera.topic)
         self._watchdog.arrived(camera.topic, time.monotonic_ns())
 
@@ -288,7 +290,7 @@ class ClassifierNode(LifecycleNode):
         camera = self._by_name[job.camera]
         if isinstance(outcome, Loss):
             self._watchdog.abandoned(camera.topic)
-            with self._lock:
+            with self._counting:
                 self._accounting.dropped(camera.topic, outcome.reason)
             self.get_logger().warning(
                 f"{camera.topic}: {outcome.reason.value}: {outcome.fault}",
@@ -296,9 +298,12 @@ class ClassifierNode(LifecycleNode):
             )
             return
         self._watchdog.finished(camera.topic, outcome.stages_ms, time.monotonic_ns())
-        with self._lock:
+        with self._counting:
             self._accounting.published(camera.topic)
         camera.publish(job, outcome)
+
+    def _warn(self, text: str) -> None:
+        self.get_logger().warning(text)
 
     def _on_jump(self, _jump: Any) -> None:
         self.get_logger().warning("the clock jumped; rates and waiting images start anew")
@@ -313,7 +318,7 @@ class ClassifierNode(LifecycleNode):
         tasks = [self._engine_status()]
         if self._worker is not None:
             ages = self._watchdog.report(time.monotonic_ns()).inputs
-            with self._lock:
+            with self._counting:
                 counts, by_topic = self._accounting.totals, self._accounting.topics
             nothing = Counts(0, 0, {})
             for camera in self._cameras:
@@ -359,12 +364,12 @@ class ClassifierNode(LifecycleNode):
     def _every(self, period_s: float, callback: Callable[[], None]) -> Any:
         # A steady clock: diagnostics go on where a simulated one stands still.
         timer = self.create_timer(period_s, callback, clock=self._steady)
-        self._timers_.append(timer)
+        self._running.append(timer)
         return timer
 
     def _cancel(self, timer: Any) -> None:
-        if timer in self._timers_:
-            self._timers_.remove(timer)
+        if timer in self._running:
+            self._running.remove(timer)
             self.destroy_timer(timer)
 
     def _claim_processors(self, processors: tuple[int, ...]) -> None:
@@ -390,7 +395,7 @@ def main() -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        node.on_shutdown(None)
+        node.release()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
@@ -402,4 +407,4 @@ def _start(node: ClassifierNode) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

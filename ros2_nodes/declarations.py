@@ -135,7 +135,7 @@ class ConfiguredParameters:
         for declaration in self._table.values():
             try:
                 _declare(node, declaration)
-            except DeclarationError as error:
+            except DeclarationError as error:  # noqa: PERF203  (once)
                 self._faults[declaration.name] = str(error)
                 _declare(node, declaration, given=False)
         node.add_on_set_parameters_callback(self._check)
@@ -182,7 +182,8 @@ def _declare(node: Node, declaration: Declaration, *, given: bool = True) -> Any
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         raise _refused(declaration, str(error)) from None
     if given and not _fits(declaration, value):
-        node.undeclare_parameter(declaration.name)
+        if not declaration.read_only:
+            node.undeclare_parameter(declaration.name)
         raise _refused(declaration, f"It is {value!r}.")
     return _plain(declaration, value)
 

@@ -23,7 +23,9 @@ from vision_msgs.msg import (
 from qpde_perception.perception.drawing import draw
 
 try:
-    from autoware_internal_debug_msgs.msg import Float64Stamped as Milliseconds
+    from autoware_internal_debug_msgs.msg import Float64Stamped
+
+    Milliseconds: Any = Float64Stamped
 except ImportError:
     Milliseconds = Float64
 

@@ -18,7 +18,7 @@ _NS_PER_MS = 1e6
 
 DECLARATIONS = (
     Declaration("model", "", "A model's name or a bundle's folder; empty for traffic_signs."),
-    Declaration("engine", "", "The one engine to use; empty for the first of the model's that works."),
+    Declaration("engine", "", "The one engine to use; empty for the first that works."),
     Declaration("threads", 1, "Threads of a CPU engine; 0 lets it choose.", minimum=0, maximum=256),
     Declaration("autostart", True, "Configure and activate at the start, without a manager."),
     Declaration(
@@ -40,7 +40,7 @@ DECLARATIONS = (
         "Reliability asked of the camera; best_effort hears every camera.",
         choices=("best_effort", "reliable"),
     ),
-    Declaration("image_depth", 5, "Images that may wait in the middleware.", minimum=1, maximum=100),
+    Declaration("image_depth", 5, "Images that wait in the middleware.", minimum=1, maximum=100),
     Declaration(
         "regions",
         "whole_frame",
@@ -196,7 +196,7 @@ class Settings:
             raise DeclarationError(msg)
         for name in cameras:
             if not (name.isidentifier() and name.isascii()):
-                msg = f"parameter cameras: {name!r} is no name for topics; use letters, digits and _"
+                msg = f"parameter cameras: {name!r} is no name of a topic; use letters and _"
                 raise DeclarationError(msg)
         boxes = values["fixed_regions"]
         if values["regions"] == "fixed" and (len(boxes) % 4 or not boxes):
@@ -218,7 +218,8 @@ class Settings:
     @property
     def slop_ns(self) -> int:
         """How far the stamps of an image and its boxes may be apart, nanoseconds."""
-        return round(self["regions_slop_ms"] * _NS_PER_MS)
+        slop_ms: float = self["regions_slop_ms"]
+        return round(slop_ms * _NS_PER_MS)
 
     def new_filter(self) -> TemporalFilter:
         """Return the temporal filter of one camera."""

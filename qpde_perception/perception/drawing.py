@@ -21,9 +21,7 @@ _SHADE = (40, 40, 40)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw(
-    frame: CameraFrame, perception: Perception, labels: tuple[str, ...]
-) -> NDArray[np.uint8]:
+def draw(frame: CameraFrame, perception: Perception, labels: tuple[str, ...]) -> NDArray[np.uint8]:
     """Return the frame in full resolution with its results, BGR uint8, shape (rows, columns, 3).
 
     Raises:
