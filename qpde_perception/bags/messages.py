@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,18 @@ def stamp_of(message: Any) -> int:
     """Return the header stamp of a message in nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def restamped(cdr: bytes, stamp_ns: int) -> bytes:
+    """Return a serialized message with another stamp.
+
+    Args:
+        cdr: The bytes of a message that begins with a `std_msgs/Header`.
+        stamp_ns: The stamp in nanoseconds.
+    """
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    order = "<" if cdr[1] & 1 else ">"
+    return cdr[:4] + struct.pack(f"{order}iI", seconds, nanoseconds) + cdr[12:]
 
 
 def _hypothesis(class_index: int) -> Any:
