@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 import traceback
 from functools import wraps
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import rclpy
@@ -15,10 +16,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from qpde_perception.bundles import BundleError, find_model, golden_of, load_bundle
@@ -229,6 +231,11 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._publish_diagnostics()
             gc.unfreeze()
 
+    def start(self) -> None:
+        """Configure and activate without a manager."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
     def release(self) -> None:
         """Free everything; nothing is received any more."""
         self._stop()
@@ -383,27 +390,25 @@ class ClassifierNode(LifecycleNodeMixin, Node):
 
 def main() -> None:
     """Run the node until it is told to stop."""
-    rclpy.init()
+    # Handled here and not in ROS, which would end before the last diagnostics are said.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    stop = Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: stop.set())
     node = ClassifierNode()
     # One thread for images, services and timers, one for transitions, which may take long.
     executor = MultiThreadedExecutor(num_threads=2)
     executor.add_node(node)
-    try:
-        if node.get_parameter("autostart").value:
-            executor.create_task(_start, node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.release()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-
-
-def _start(node: ClassifierNode) -> None:
-    if node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-        node.trigger_activate()
+    spinning = Thread(target=executor.spin, name="executor")
+    spinning.start()
+    if node.get_parameter("autostart").value:
+        node.start()
+    stop.wait()
+    executor.shutdown()
+    spinning.join()
+    node.release()
+    node.destroy_node()
+    rclpy.try_shutdown()
 
 
 if __name__ == "__main__":
