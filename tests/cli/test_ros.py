@@ -21,18 +21,21 @@ needs_ros = pytest.mark.skipif(
 def test_the_demo_classifies_the_sample_drive_and_ends_all_its_processes():
     domain = str(100 + os.getpid() % 100)
     command = [sys.executable, "-m", "qpde_perception.cli.main", "ros", "demo"]
-    demo = subprocess.run(
-        [*command, "--rate", "10", "--domain", domain, "--seconds", "20"],
-        capture_output=True,
+    demo = subprocess.Popen(
+        [*command, "--rate", "10", "--domain", domain, "--seconds", "15"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
         env=os.environ | {"COLUMNS": "200"},
         start_new_session=True,
     )
-    assert demo.returncode == 0, demo.stderr
-    assert "Traceback" not in demo.stderr
-    assert "Speed limit (" in demo.stdout
-    assert "onnxruntime" in demo.stdout
+    out, err = demo.communicate(timeout=100)
+    assert demo.returncode == 0, err
+    with pytest.raises(ProcessLookupError):  # nobody is left of its process group
+        os.killpg(demo.pid, 0)
+    assert "Traceback" not in err
+    assert "Speed limit (" in out
+    assert "onnxruntime" in out
 
 
 @needs_ros
