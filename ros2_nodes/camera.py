@@ -81,8 +81,8 @@ class Camera:
         self.topic = f"{topic}/compressed" if self._compressed else topic
         self._fixed = settings.fixed_regions
         self._matcher: RegionMatcher[Job] = RegionMatcher(slop_ns=settings.slop_ns)
-        rate_hz = settings["expected_rate_hz"]
-        expected = ExpectedRate(rate_hz, settings["rate_tolerance_percent"]) if rate_hz else None
+        rate_hz = settings["expected_frequency"]
+        expected = ExpectedRate(rate_hz, settings["tolerance"]) if rate_hz else None
         self.stream = StreamStatistics(expected)
         self.losses = UpstreamLosses(expected.period_ns if expected else None)
         self._incompatible: int | None = None

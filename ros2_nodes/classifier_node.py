@@ -31,7 +31,6 @@ from qpde_perception.monitoring import (
     Counts,
     DropReason,
     EngineReport,
-    Level,
     ProcessingTimeWatchdog,
     TaskStatus,
     WatchdogLimits,
@@ -346,7 +345,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
 
     def _engine_status(self) -> TaskStatus:
         if self._busy or self._line is None:
-            return TaskStatus("engine", Level.STALE, self._busy or "Not configured.", {})
+            return engine_task(EngineReport("", "", "", waiting=self._busy or "Not configured."))
         engine = self._line.engine
         return engine_task(
             EngineReport(
