@@ -153,7 +153,7 @@ def running(node: str, load: Load, network: Path) -> Iterator[tuple[int, list[st
             prefix = "~/" if load.cameras == 1 else f"~/{name}/"
             command += ["-r", f"{prefix}input/image:=/{name}/image"]
             command += ["-r", f"{prefix}output/classification:=/{name}/classification"]
-    process = subprocess.Popen([sys.executable, *command])
+    process = subprocess.Popen([sys.executable, *command])  # noqa: S603
     try:
         yield process.pid, answers
     finally:
@@ -249,10 +249,10 @@ def nothing(load: Load) -> None:
 
 def export(path: Path) -> None:
     """Write the ordinary MobileNetV2 in float32, untrained: weights do not change its speed."""
-    import torch
+    import torch  # noqa: PLC0415  (the nodes do without)
 
-    from qpde_perception.learning.networks import build_network
-    from qpde_perception.learning.quantizers import set_active
+    from qpde_perception.learning.networks import build_network  # noqa: PLC0415
+    from qpde_perception.learning.quantizers import set_active  # noqa: PLC0415
 
     network = build_network("ordinary_mobilenet_v2")
     set_active(network, active=False)

@@ -111,7 +111,7 @@ DECLARATIONS = (
     ),
     Declaration(
         "tolerance",
-        20.0,
+        5.0,
         "How far rate and intervals may be off expected_frequency, percent.",
         minimum=0.0,
         maximum=100.0,
