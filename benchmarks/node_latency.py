@@ -122,7 +122,7 @@ def frame(load: Load) -> Any:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (height // 40, width // 40, 3), np.uint8)
     pixels = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    pixels = cv2.add(pixels, rng.integers(0, 24, pixels.shape, np.uint8))
+    pixels = cv2.add(pixels, rng.integers(0, 8, pixels.shape, np.uint8))
     if load.compressed:
         _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
         message = CompressedImage(format="bgr8; jpeg compressed bgr8")
