@@ -61,6 +61,8 @@ class EngineReport:
         self_test_rms: Distance of its golden logits from the integer reference, root mean square,
             in units of the quantization noise; None where no engine serves.
         self_test_largest: The largest single distance, in the same unit.
+        waiting: What is being done, where it is not settled yet which engine serves.
+        fault: Why no engine was even tried, where that is so.
     """
 
     model: str
@@ -71,6 +73,8 @@ class EngineReport:
     refused: dict[str, str] = field(default_factory=dict)
     self_test_rms: float | None = None
     self_test_largest: float | None = None
+    waiting: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +224,11 @@ def engine_task(report: EngineReport) -> TaskStatus:
     findings = Findings()
     refused = tuple(report.refused)
     why = "; ".join(f"{name}: {reason}" for name, reason in report.refused.items())
-    if not report.name:
+    if report.waiting:
+        findings.add(Level.STALE, f"Not ready: {report.waiting}.")
+    elif report.fault:
+        findings.add(Level.ERROR, f"No engine serves {report.model}. {report.fault}")
+    elif not report.name:
         findings.add(Level.ERROR, f"No engine serves {report.model}. {why}".rstrip())
     elif refused:
         findings.add(Level.WARN, f"{report.name} serves in place of {listed(refused)}. {why}")

@@ -105,6 +105,8 @@ ENGINES = {
     "without a cache": dataclasses.replace(ENGINE, cache_hit=None),
     "fallen back": dataclasses.replace(ENGINE, refused={"tensorrt": "no library"}),
     "none serves": EngineReport("signs", "", "", refused={"openvino": "strays"}),
+    "being chosen": EngineReport("signs", "", "", waiting="verifying the model"),
+    "never tried": EngineReport("signs", "", "", fault="parameter cameras: give names"),
 }
 SUBSCRIPTIONS = {
     "fine": (TransportReport("/front", 0, (), 0),),
@@ -307,6 +309,20 @@ def test_without_an_engine_the_task_is_an_error_with_every_reason():
 
     assert status.level is Level.ERROR
     assert status.message == "No engine serves signs. openvino: strays"
+
+
+def test_while_an_engine_is_being_chosen_the_task_is_stale_and_says_what_is_done():
+    status = engine_task(ENGINES["being chosen"])
+
+    assert status.level is Level.STALE
+    assert status.message == "Not ready: verifying the model."
+
+
+def test_where_no_engine_was_tried_the_task_is_an_error_that_says_why():
+    status = engine_task(ENGINES["never tried"])
+
+    assert status.level is Level.ERROR
+    assert status.message == "No engine serves signs. parameter cameras: give names"
 
 
 def test_an_incompatible_publisher_names_topic_and_policy_and_stays():

@@ -63,7 +63,7 @@ class Listener:
     """A node of the test: collects messages and calls services."""
 
     def __init__(self, node):
-        self.node = node
+        self.node, self._clients = node, {}
 
     def collect(self, topic, kind, qos, *, raw=False):
         """Subscribe, and return a list to which (time.monotonic_ns(), message) are appended."""
@@ -83,7 +83,9 @@ class Listener:
 
     def call(self, kind, name, request):
         """Call a service, and return its response."""
-        client = self.node.create_client(kind, name)
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.node.create_client(kind, name)
         assert client.wait_for_service(PATIENCE_S), f"no service {name}"
         future = client.call_async(request)
         self.wait_until(future.done, f"the answer of {name}")
