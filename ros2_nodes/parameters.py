@@ -36,9 +36,10 @@ DECLARATIONS = (
     ),
     Declaration(
         "image_reliability",
-        "best_effort",
-        "Reliability asked of the camera; best_effort hears every camera.",
-        choices=("best_effort", "reliable"),
+        "auto",
+        "Reliability asked of the camera. best_effort hears every camera, and loses most large "
+        "images; auto asks for reliable, and for best_effort once a camera offers no more.",
+        choices=("auto", "best_effort", "reliable"),
     ),
     Declaration("image_depth", 5, "Images that wait in the middleware.", minimum=1, maximum=100),
     Declaration(

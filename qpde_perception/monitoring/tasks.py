@@ -64,6 +64,7 @@ class EngineReport:
         rms_over_noise: Distance of its golden logits from the integer reference, root mean square,
             in units of the quantization noise; None where it was not tested.
         max_over_noise: The largest single distance, in the same unit.
+        fault: Why no engine was even tried, where that is so.
     """
 
     model: str
@@ -76,6 +77,7 @@ class EngineReport:
     refused: dict[str, str] = field(default_factory=dict)
     rms_over_noise: float | None = None
     max_over_noise: float | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,8 @@ def engine_task(report: EngineReport) -> TaskStatus:
     if report.waiting:
         findings.add(Level.STALE, report.waiting)
     elif not report.name:
-        findings.add(Level.ERROR, f"No engine serves {report.model}. {why}".rstrip())
+        fault = report.fault or why
+        findings.add(Level.ERROR, f"No engine serves {report.model}. {fault}".rstrip())
     elif refused:
         findings.add(Level.WARN, f"{report.name} serves in place of {listed(refused)}. {why}")
     return findings.status(

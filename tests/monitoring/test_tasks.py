@@ -107,6 +107,7 @@ ENGINES = {
     "being chosen": EngineReport("", "", "", waiting="Building tensorrt."),
     "fallen back": dataclasses.replace(ENGINE, refused={"tensorrt": "no library"}),
     "none serves": EngineReport("signs", "", "", refused={"openvino": "strays"}),
+    "never tried": EngineReport("signs", "", "", fault="parameter cameras: give names"),
 }
 SUBSCRIPTIONS = {
     "fine": (TransportReport("/front", 0, (), 0),),
@@ -322,6 +323,13 @@ def test_without_an_engine_the_task_is_an_error_with_every_reason():
 
     assert status.level is Level.ERROR
     assert status.message == "No engine serves signs. openvino: strays"
+
+
+def test_where_no_engine_was_tried_the_task_is_an_error_that_says_why():
+    status = engine_task(ENGINES["never tried"])
+
+    assert status.level is Level.ERROR
+    assert status.message == "No engine serves signs. parameter cameras: give names"
 
 
 def test_an_incompatible_publisher_names_topic_and_policy_and_stays():
