@@ -290,6 +290,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1 and 4 cameras, 1080p.")
     parser.add_argument("--network", type=Path, help="ONNX of the textbook's network.")
     parser.add_argument("--seconds", type=float, default=4.0, help="Length of one run.")
+    parser.add_argument(
+        "--profile", type=Path, help="Fast DDS profile for all, e.g. launch/config/fastdds.xml."
+    )
     parser.add_argument("--json", type=Path, help="Where the figures are written.")
     given = parser.parse_args()
     if given.nothing:
@@ -298,6 +301,9 @@ def main() -> None:
     os.environ.setdefault("ROS_DOMAIN_ID", str(100 + os.getpid() % 100))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if given.profile:
+        for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+            os.environ[variable] = str(given.profile.resolve(strict=True))
     with tempfile.TemporaryDirectory() as folder:
         network = given.network or Path(folder) / "ordinary.onnx"
         if given.network is None:
