@@ -10,17 +10,23 @@ own padding is right.
 Only what the specification rounds is rounded, so that the values between DequantizeLinear and
 QuantizeLinear are one fused kernel. As scales are powers of two and their multipliers short, the
 values are exact in float32.
+
+A second output is the saturation of every tap, whose names stand in the file's metadata as `taps`,
+a JSON list. TensorRT compares no int8, so it is arithmetic on dequantized codes, exact as well.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
 
 from qpde_perception.compiling.errors import CompilingError
+from qpde_perception.compiling.sizes import tensor_sizes
 from qpde_perception.compiling.specification import PIXEL_ZERO, PIXELS
+from qpde_perception.compiling.taps import SATURATION, taps_of
 from qpde_perception.compiling.writer import Writer
 
 if TYPE_CHECKING:
@@ -39,6 +45,8 @@ SIGNED = (-128, 127)
 
 def tensorrt_graph(specification: Specification) -> bytes:
     """Return the int8 graph for TensorRT: pixels uint8 (n, h, w, 3) to logits float32.
+
+    The second output is `saturation`, float32 (n, taps).
 
     Raises:
         CompilingError: If a grid has not the 256 codes of int8, whose saturation would then not be
@@ -144,3 +152,27 @@ class _TensorRtWriter(Writer):
         mean = self.node("Mul", [total, self.scalar(layer.multiplier / scale)], f"{name}.mean")
         pooled = self.node("Round", [mean], f"{name}.pooled")
         self.dense(layer, pooled)
+
+    def end(self) -> None:
+        taps = taps_of(self.specification.document)
+        if not taps:
+            return
+        channels_height_width = tensor_sizes(self.specification)
+        sizes = np.array([[np.prod(channels_height_width[tap]) for tap in taps]], np.float32)
+        counts = [self.saturated(tap) for tap in taps]
+        columns = self.node("Concat", counts, f"{SATURATION}.columns", axis=1)
+        count = self.node("Squeeze", [columns, self.integers(2, 3)], f"{SATURATION}.count")
+        # One division, of integers: the share is rounded once, as in the integer reference.
+        self.node("Div", [count, self.constant(f"{SATURATION}.sizes", sizes)], SATURATION)
+        self.outputs[SATURATION] = len(taps)
+        self.properties["taps"] = json.dumps(taps)
+
+    def saturated(self, tap: str) -> str:
+        """Return how many of a frame's codes are the largest, shape (n, 1, 1, 1)."""
+        name, scale = f"{tap}.{SATURATION}", self.specification.grid(tap).scale
+        codes = self.dequantized(tap, SATURATION)
+        codes = self.node("Mul", [codes, self.scalar(1 / scale)], f"{name}.codes")
+        # The lowered codes end at 127: what is left of them is one there and zero below.
+        above = self.node("Sub", [codes, self.scalar(float(SIGNED[1] - 1))], f"{name}.above")
+        ones = self.node("Clip", [above, self.scalar(0.0), self.scalar(1.0)], f"{name}.ones")
+        return self.node("ReduceSum", [ones, self.integers(1, 2, 3)], f"{name}.count", keepdims=1)

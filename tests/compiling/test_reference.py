@@ -222,8 +222,23 @@ def test_engines_are_bit_identical_on_random_specifications(case):
 @given(cases())
 def test_the_graph_for_tensorrt_is_bit_identical_on_random_specifications(as_written, case):
     specification, images = case
-    expected = IntegerReference(specification).infer(images)
-    assert np.array_equal(as_written(tensorrt_graph(specification), images), expected)
+    logits, saturation = as_written(tensorrt_graph(specification), images)
+    expected_logits, expected_saturation = IntegerReference(specification).observe(images)
+    assert np.array_equal(logits, expected_logits)
+    assert np.array_equal(saturation, expected_saturation)
+
+
+@settings(max_examples=25)
+@given(cases())
+def test_saturation_is_the_share_of_codes_at_the_top_of_the_grid(case):
+    specification, images = case
+    for image, shares in zip(
+        images, IntegerReference(specification).saturation(images), strict=True
+    ):
+        tensors = naive_tensors(specification, image)
+        for tap, share in zip(("depthwise", "features"), shares, strict=True):
+            codes = tensors[tap].ravel().tolist()
+            assert share == np.float32(codes.count(255) / len(codes)), tap
 
 
 def one_layer(layer, codes, grids, arrays=None):
