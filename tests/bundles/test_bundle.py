@@ -179,7 +179,6 @@ def test_a_file_that_the_bundle_lacks_is_refused_with_the_remedy(tiny_bundle):
 
 @given(st.data())
 def test_damaged_golden_frames_raise_nothing_else(tiny_bundle, data):
-
     content = tiny_bundle.read("golden.npz")
     content = content[: data.draw(st.integers(0, len(content) - 1))]
     bundle = replace(tiny_bundle, contents={**tiny_bundle.contents, "golden.npz": content})
