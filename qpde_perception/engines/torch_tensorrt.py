@@ -70,16 +70,23 @@ def compile_program(program: torch.export.ExportedProgram) -> bytes:
 
 
 class TorchTensorRtEngine:
-    """Executes a serialized engine on the GPU."""
+    """Executes a serialized engine on the GPU.
+
+    Attributes:
+        name: `torch_tensorrt`.
+        version: Version of torch-tensorrt.
+        max_batch: Most images that go through at once; larger batches are cut.
+    """
 
     name = NAME
     version: str = torch_tensorrt.__version__
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, max_batch: int) -> None:
         """Load the engine.
 
         Args:
             data: What `compile_program` returned.
+            max_batch: The largest batch of the program that it was built from.
 
         Raises:
             EngineError: If there is no GPU, or the engine was built for another one.
@@ -87,9 +94,12 @@ class TorchTensorRtEngine:
         if not torch.cuda.is_available():
             msg = f"{NAME} needs an NVIDIA GPU, and torch sees none; choose another engine"
             raise EngineError(msg)
+        self.max_batch = max_batch
         runtime = torch_tensorrt.dynamo.runtime
         try:
-            self._module = runtime.TorchTensorRTModule(data, [INPUT], list(OUTPUTS), name="qpde")
+            self._module: Any = runtime.TorchTensorRTModule(
+                data, [INPUT], list(OUTPUTS), name="qpde"
+            )
         except (RuntimeError, AssertionError) as error:
             msg = f"{NAME} {self.version} cannot load the engine ({error}); build it again here"
             raise EngineError(msg) from None
@@ -107,15 +117,26 @@ class TorchTensorRtEngine:
         if self._module is None:
             msg = f"{self.name} is closed; open it again"
             raise EngineError(msg)
+        if batch.dtype != np.uint8:
+            msg = f"{NAME} cannot run {batch.dtype}{batch.shape}: pixels are uint8"
+            raise EngineError(msg)
         try:
             with torch.inference_mode():
-                pixels = torch.from_numpy(np.require(batch, np.uint8, ["C", "W"])).cuda()
-                logits, saturation = self._module(pixels)
-                # Copying to the host waits for the GPU.
-                return logits.cpu().numpy(), saturation.cpu().numpy()
+                parts = [
+                    self._run(batch[start : start + self.max_batch])
+                    for start in range(0, len(batch), self.max_batch)
+                ]
         except (RuntimeError, AssertionError, ValueError) as error:
             msg = f"{NAME} cannot run {batch.dtype}{batch.shape}: {error}"
             raise EngineError(msg) from None
+        logits, saturation = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return logits, saturation
+
+    def _run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        pixels = torch.from_numpy(np.require(batch, requirements=["C", "W"])).cuda()
+        logits, saturation = self._module(pixels)
+        # Copying to the host waits for the GPU.
+        return logits.cpu().numpy(), saturation.cpu().numpy()
 
     def close(self) -> None:
         """Free the engine."""

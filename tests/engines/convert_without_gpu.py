@@ -103,7 +103,7 @@ def main(folder, max_batch):
         "+".join(sorted({tensor.type for tensor in layer.inputs})) for layer in convolutions
     )
     try:
-        TorchTensorRtEngine(engine)
+        TorchTensorRtEngine(engine, max_batch=max_batch)
         refusal = None
     except EngineError as error:
         refusal = str(error)

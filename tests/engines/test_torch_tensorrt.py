@@ -10,10 +10,14 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from qpde_perception.bundles import MAX_OVER_NOISE, MAX_RMS_OVER_NOISE, golden_of
 from qpde_perception.compiling.parity import reference_of
 from qpde_perception.compiling.specification import Conv
+from qpde_perception.engines import EngineError
 from qpde_perception.engines.tensorrt_rtx import REMEDY
 
 SCRIPT = Path(__file__).parent / "convert_without_gpu.py"
@@ -65,6 +69,40 @@ def test_the_engine_has_the_tensors_that_are_served(converted):
 
 def test_without_a_gpu_the_engine_is_refused_in_a_line(converted):
     assert "needs an NVIDIA GPU" in converted["refusal"]
+
+
+@pytest.fixture(scope="module")
+def engine(shipped_bundle):
+    """The shipped model, built on a GPU for batches up to four."""
+    if find_spec("torch_tensorrt") is None or not torch.cuda.is_available():
+        pytest.skip("needs torch-tensorrt and an NVIDIA GPU")
+    from qpde_perception.compiling.torch_program import program_of
+    from qpde_perception.engines.torch_tensorrt import TorchTensorRtEngine, compile_program
+
+    program = program_of(reference_of(shipped_bundle)._specification, 4)
+    engine = TorchTensorRtEngine(compile_program(program), max_batch=4)
+    yield engine
+    engine.close()
+    with pytest.raises(EngineError, match="is closed"):
+        engine.infer(golden_of(shipped_bundle).pixels)
+
+
+def test_on_a_gpu_the_golden_frames_stay_within_the_budget(engine, shipped_bundle):
+    golden = golden_of(shipped_bundle)
+    assert len(golden.pixels) > engine.max_batch
+    logits, saturation = engine.observe(golden.pixels)
+    rms, largest = golden.distance(logits)
+    assert rms <= MAX_RMS_OVER_NOISE
+    assert largest <= MAX_OVER_NOISE
+    assert np.abs(saturation - golden.saturation).max() < 1e-3
+    assert np.array_equal(engine.infer(golden.pixels), logits)
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 48, 1), (1, 32, 48, 3)])
+def test_on_a_gpu_pixels_of_another_shape_or_type_are_refused(engine, shape):
+    for kind in (np.uint8, np.float32):
+        with pytest.raises(EngineError, match="cannot run"):
+            engine.infer(np.zeros(shape, kind))
 
 
 @pytest.mark.skipif(find_spec("torch_tensorrt") is not None, reason="torch-tensorrt is installed")
