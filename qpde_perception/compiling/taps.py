@@ -37,7 +37,6 @@ def taps_of(document: Document) -> tuple[str, ...]:
         else:
             if isinstance(layer, Conv) and layer.stride > 1:
                 taps |= dict.fromkeys(in_branch)
-                in_branch = []
             if document.grids[layer.output].rectifies:
                 rectified.append(layer.output)
     return tuple(taps)
