@@ -57,7 +57,17 @@ class _Run:
 
 
 class TensorRtEngine:
-    """Executes a plan: one stream, memory taken once, a CUDA graph for every size of batch."""
+    """Executes a plan: one stream, memory taken once, a CUDA graph for every size of batch.
+
+    Calls from several threads wait for each other.
+
+    Attributes:
+        name: `tensorrt`.
+        version: Version of TensorRT.
+        device: The GPU.
+        max_batch: Most images that go through at once; larger batches are cut.
+        cuda_graphs: Whether what a batch does is recorded; no more once that has failed.
+    """
 
     name = NAME
 
@@ -79,7 +89,7 @@ class TensorRtEngine:
         self._library = tensorrt_library()
         self.version = str(self._library.__version__)
         self.device = device_of(device)
-        self._cuda_graphs = cuda_graphs
+        self.cuda_graphs = cuda_graphs
         self._listener = Listener(self._library)
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
@@ -175,7 +185,7 @@ class TensorRtEngine:
             self._enqueue(run, size)
             call("cudaStreamSynchronize", self._stream)
             # What a context puts off until it first runs cannot be recorded.
-            if self._cuda_graphs:
+            if self.cuda_graphs:
                 self._record(run, size)
         else:
             if run.graph is None:
@@ -225,7 +235,7 @@ class TensorRtEngine:
         try:
             run.graph = self._recorded(run, size)
         except EngineError as error:
-            self._cuda_graphs = False
+            self.cuda_graphs = False
             # Else the next call would be told of it.
             runtime().cudaGetLastError()
             _log.warning("%s runs without CUDA graphs: %s", NAME, error)
