@@ -10,7 +10,12 @@ import pytest
 from qpde_perception.engines import EngineError
 from qpde_perception.engines.tensorrt import read_plan
 from qpde_perception.engines.tensorrt_library import Listener, typed_network
-from qpde_perception.engines.tensorrt_plan import PlanOptions, _configure, build_plan
+from qpde_perception.engines.tensorrt_plan import (
+    PlanOptions,
+    _configure,
+    _monitor_class,
+    build_plan,
+)
 from qpde_perception.engines.tensorrt_rtx import REMEDY
 
 GRAPH = "tensorrt.onnx"
@@ -60,6 +65,22 @@ def test_what_the_listener_raises_ends_the_build_and_reaches_the_caller(graph, e
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
         build_plan(graph, PlanOptions(), progress=progress, library=library)
     assert len(told) == 1
+
+
+def test_the_builder_is_told_to_stop_once_the_listener_has_raised():
+    steps = []
+
+    def progress(phase, done, steps_of_phase):
+        steps.append(done)
+        if done == 2:
+            raise KeyboardInterrupt
+
+    monitor = _monitor_class(library)(progress)
+    monitor.phase_start("building", None, 5)
+    goes_on = [monitor.step_complete("building", step) for step in range(4)]
+    assert goes_on == [True, False, False, False]
+    assert steps == [0, 1, 2]
+    assert isinstance(monitor.stopped_by, KeyboardInterrupt)
 
 
 def test_the_network_is_strongly_typed_and_floats_are_not_shortened(graph):
