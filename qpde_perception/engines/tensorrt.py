@@ -20,18 +20,14 @@ from qpde_perception.engines.tensorrt_library import (
     PIXELS,
     SATURATION,
     Listener,
-    accelerators,
     tensorrt_library,
 )
+from qpde_perception.engines.tensorrt_plan import names_of, read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-REBUILD = (
-    "a plan serves the version of TensorRT and the GPU it was built with alone: build it again here"
-)
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +98,7 @@ class TensorRtEngine:
             flags = runtime().cudaStreamNonBlocking
             self._stream = call("cudaStreamCreateWithFlags", flags)
             resources.callback(release, "cudaStreamDestroy", self._stream)
-            self._tensors = {name: self._take(name, resources) for name in _names(self._plan)}
+            self._tensors = {name: self._take(name, resources) for name in names_of(self._plan)}
             # One scratch memory for all contexts, which never run at once.
             self._scratch_bytes = int(self._plan.device_memory_size_v2)
             self._scratch = call("cudaMalloc", max(self._scratch_bytes, 1))
@@ -263,59 +259,3 @@ def parts(count: int, most: int) -> Iterator[slice]:
     """Cut `count` rows into slices of at most `most`, in order."""
     for start in range(0, count, most):
         yield slice(start, min(start + most, count))
-
-
-def read_plan(library: Any, plan: bytes, dla: int | None = None) -> Any:
-    """Return the library's engine of a plan, whose inputs and outputs are those of a bundle.
-
-    Args:
-        library: The bindings of the library that built it.
-        plan: What `build_plan` returned.
-        dla: Number of the DLA core to run on.
-
-    Raises:
-        EngineError: If the plan is cut off, of another version, GPU or graph.
-    """
-    listener = Listener(library)
-    runtime_of_plans = listener.made(library.Runtime, listener.logger)
-    if dla is not None:
-        cores = accelerators(runtime_of_plans)
-        if not 0 <= dla < cores:
-            msg = f"DLA core {dla} is not here; {NAME} finds {cores}: build for the GPU"
-            raise EngineError(msg)
-        runtime_of_plans.DLA_core = dla
-    listener.forget()
-    found = runtime_of_plans.deserialize_cuda_engine(plan)
-    if found is None:
-        reason = listener.reason("no reason given")
-        msg = (
-            f"{NAME} {library.__version__} refuses the plan of {len(plan)} bytes: {reason}; "
-            f"{REBUILD}"
-        )
-        raise EngineError(msg)
-    _check_interface(library, found)
-    return found
-
-
-def _check_interface(library: Any, plan: Any) -> None:
-    kinds = {
-        name: (
-            plan.get_tensor_mode(name) == library.TensorIOMode.INPUT,
-            np.dtype(library.nptype(plan.get_tensor_dtype(name))),
-            len(tuple(plan.get_tensor_shape(name))),
-        )
-        for name in _names(plan)
-    }
-    wanted = {
-        PIXELS: (True, np.dtype(np.uint8), 4),
-        LOGITS: (False, np.dtype(np.float32), 2),
-        SATURATION: (False, np.dtype(np.float32), 2),
-    }
-    known = {name: kind for name, kind in wanted.items() if name != SATURATION or name in kinds}
-    if kinds != known:
-        msg = f"the plan is of another graph: it has {', '.join(kinds)}; {REBUILD}"
-        raise EngineError(msg)
-
-
-def _names(plan: Any) -> list[str]:
-    return [str(plan.get_tensor_name(index)) for index in range(plan.num_io_tensors)]

@@ -1,4 +1,4 @@
-"""Building plans with TensorRT: from the strongly typed graph to the bytes an engine is made of."""
+"""Plans of TensorRT: built of a strongly typed graph, and read back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qpde_perception.engines import cuda
 from qpde_perception.engines.errors import EngineError
 from qpde_perception.engines.tensorrt_library import (
     LOGITS,
     NAME,
     PIXELS,
+    SATURATION,
     Listener,
     accelerators,
     tensorrt_library,
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
     """Told a phase of the build, the steps of it that are done, and how many it has."""
+
+REBUILD = (
+    "a plan serves the version of TensorRT and the GPU it was built with alone: build it again here"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +115,63 @@ def build_plan(
     if timings is not None:
         timings.keep(config)
     return bytes(plan)
+
+
+def read_plan(library: Any, plan: bytes, dla: int | None = None) -> Any:
+    """Return the library's engine of a plan, whose inputs and outputs are those of a bundle.
+
+    Args:
+        library: The bindings of the library that built it.
+        plan: What `build_plan` returned.
+        dla: Number of the DLA core to run on.
+
+    Raises:
+        EngineError: If the plan is cut off, of another version, GPU or graph.
+    """
+    listener = Listener(library)
+    runtime_of_plans = listener.made(library.Runtime, listener.logger)
+    if dla is not None:
+        cores = accelerators(runtime_of_plans)
+        if not 0 <= dla < cores:
+            msg = f"DLA core {dla} is not here; {NAME} finds {cores}: build for the GPU"
+            raise EngineError(msg)
+        runtime_of_plans.DLA_core = dla
+    listener.forget()
+    found = runtime_of_plans.deserialize_cuda_engine(plan)
+    if found is None:
+        reason = listener.reason("no reason given")
+        msg = (
+            f"{NAME} {library.__version__} refuses the plan of {len(plan)} bytes: {reason}; "
+            f"{REBUILD}"
+        )
+        raise EngineError(msg)
+    _check_interface(library, found)
+    return found
+
+
+def _check_interface(library: Any, plan: Any) -> None:
+    kinds = {
+        name: (
+            plan.get_tensor_mode(name) == library.TensorIOMode.INPUT,
+            np.dtype(library.nptype(plan.get_tensor_dtype(name))),
+            len(tuple(plan.get_tensor_shape(name))),
+        )
+        for name in names_of(plan)
+    }
+    wanted = {
+        PIXELS: (True, np.dtype(np.uint8), 4),
+        LOGITS: (False, np.dtype(np.float32), 2),
+        SATURATION: (False, np.dtype(np.float32), 2),
+    }
+    known = {name: kind for name, kind in wanted.items() if name != SATURATION or name in kinds}
+    if kinds != known:
+        msg = f"the plan is of another graph: it has {', '.join(kinds)}; {REBUILD}"
+        raise EngineError(msg)
+
+
+def names_of(plan: Any) -> list[str]:
+    """Return the names of a plan's inputs and outputs."""
+    return [str(plan.get_tensor_name(index)) for index in range(plan.num_io_tensors)]
 
 
 def _parse(library: Any, network: Any, listener: Listener, graph: bytes) -> None:

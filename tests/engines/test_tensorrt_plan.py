@@ -8,13 +8,13 @@ import onnx
 import pytest
 
 from qpde_perception.engines import EngineError
-from qpde_perception.engines.tensorrt import read_plan
 from qpde_perception.engines.tensorrt_library import Listener, typed_network
 from qpde_perception.engines.tensorrt_plan import (
     PlanOptions,
     _configure,
     _monitor_class,
     build_plan,
+    read_plan,
 )
 from qpde_perception.engines.tensorrt_rtx import REMEDY
 
