@@ -52,6 +52,8 @@ def test_manifest_names_every_file_with_its_hash_and_every_engine(bundle):
 def test_golden_frames_carry_the_references_answers_and_the_noise(bundle):
     golden = golden_of(bundle)
     assert np.array_equal(golden.logits, reference_of(bundle).infer(golden.pixels))
+    assert np.array_equal(golden.saturation, reference_of(bundle).saturation(golden.pixels))
+    assert golden.saturation.shape == (len(golden.pixels), len(golden.taps))
     assert golden.distance(golden.logits) == (0, 0)
     from qpde_perception.compiling.parity import float_reference_of
 

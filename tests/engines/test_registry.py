@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from qpde_perception.bundles import Golden, golden_of
+from qpde_perception.bundles import golden_of
 from qpde_perception.engines import ENGINES, EngineError, engine_status, open_engine, registry
 
 CPU_GRAPH = registry.CPU_GRAPH
@@ -116,7 +116,7 @@ def test_one_logit_alone_may_stray_by_twice_the_noise_and_no_more(shipped_bundle
     def with_one_logit_off(steps):
         logits = golden.logits.copy()
         logits[0, 0] += steps * golden.noise
-        moved = Golden(golden.pixels, logits, golden.noise).to_bytes()
+        moved = replace(golden, logits=logits).to_bytes()
         return replace(shipped_bundle, contents={**shipped_bundle.contents, "golden.npz": moved})
 
     assert open_engine(with_one_logit_off(1.9), name).name == name
@@ -130,7 +130,7 @@ def test_logits_that_are_no_numbers_are_refused(tiny_bundle, name):
     logits = np.full_like(golden.logits, np.nan)
     contents = {
         **tiny_bundle.contents,
-        "golden.npz": Golden(golden.pixels, logits, golden.noise).to_bytes(),
+        "golden.npz": replace(golden, logits=logits).to_bytes(),
     }
     with pytest.raises(EngineError, match="strays"):
         open_engine(replace(tiny_bundle, contents=contents), name)
