@@ -25,9 +25,9 @@ from qpde_perception.compiling.parity import (
     reference_of,
 )
 from qpde_perception.compiling.taps import taps_of
-from qpde_perception.compiling.tensorrt_writer import TENSORRT_GRAPH, tensorrt_graph
+from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
 from qpde_perception.compiling.writer import cpu_graph, float_graph
-from qpde_perception.engines.registry import CPU_GRAPH
+from qpde_perception.engines.registry import CPU_GRAPH, TENSORRT_GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

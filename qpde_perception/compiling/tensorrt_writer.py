@@ -42,7 +42,6 @@ if TYPE_CHECKING:
         Specification,
     )
 
-TENSORRT_GRAPH = "tensorrt.onnx"
 SIGNED = (-128, 127)
 
 

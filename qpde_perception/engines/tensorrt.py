@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import math
 import threading
@@ -121,6 +122,24 @@ class TensorRtEngine:
             raise EngineError(msg)
         answer = self._answer(batch)
         return answer[LOGITS], answer[SATURATION]
+
+    def layers(self) -> tuple[dict[str, Any], ...]:
+        """Return what TensorRT tells of each fused layer; the keys are those of its version.
+
+        Raises:
+            EngineError: If the engine is closed, or TensorRT tells nothing that can be read.
+        """
+        if self._plan is None:
+            msg = f"{self.name} is closed; open it again"
+            raise EngineError(msg)
+        inspector = self._listener.made(self._plan.create_engine_inspector)
+        told = inspector.get_engine_information(self._library.LayerInformationFormat.JSON)
+        try:
+            layers = json.loads(told)["Layers"]
+            return tuple(one if isinstance(one, dict) else {"Name": str(one)} for one in layers)
+        except (ValueError, KeyError, TypeError):
+            msg = f"{NAME} {self.version} tells nothing of its layers that can be read"
+            raise EngineError(msg) from None
 
     def close(self) -> None:
         """Free the GPU's memory, the stream and the plan."""

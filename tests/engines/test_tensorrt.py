@@ -86,6 +86,15 @@ def test_a_batch_need_not_be_contiguous_and_is_left_as_it_is(make_engine, images
     assert np.array_equal(pixels, kept)
 
 
+def test_layers_are_told_by_name_and_not_of_a_closed_engine(make_engine):
+    engine = make_engine()
+    assert {"Name": "logits"} in engine.layers()
+    assert engine.layers()[-1] == {"Name": "a name alone"}
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.layers()
+
+
 def test_logits_survive_the_next_call(make_engine, images):
     pixels = images(2, 16, seed=23)
     engine = make_engine()
