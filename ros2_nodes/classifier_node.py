@@ -117,8 +117,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._fault = str(error)
             self._publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
-        finally:
-            self._busy = ""
+        self._busy = ""
         self._announce(self._bundle)
         settings, manifest = self._settings, self._bundle.manifest
         writer = ResultWriter(
@@ -239,6 +238,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         if self._line is not None:
             self._line.close()
             self._line = None
+        self._busy = ""
 
     def _open(self) -> Engine:
         self._settings = settings = Settings.of(self._declared.values())
