@@ -26,6 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from qpde_perception.bundles import BundleError, find_model, load_bundle
+from qpde_perception.bundles.shelf import DEFAULT_MODEL
 from qpde_perception.engines import EngineError
 from qpde_perception.monitoring import (
     Accounting,
@@ -117,8 +118,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._fault = str(error)
             self._publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
-        finally:
-            self._busy = ""
+        self._busy = ""
         self._announce(self._bundle)
         settings, manifest = self._settings, self._bundle.manifest
         writer = ResultWriter(
@@ -239,11 +239,12 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         if self._line is not None:
             self._line.close()
             self._line = None
+        self._busy = ""
 
     def _open(self) -> Engine:
         self._settings = settings = Settings.of(self._declared.values())
         self._every(settings["diagnostic_updater.period"], self._publish_diagnostics)
-        self._say(f"verifying model {settings['model'] or 'traffic_signs'}")
+        self._say(f"verifying model {self._model}")
         self._bundle = bundle = load_bundle(find_model(settings["model"] or None))
         names = (settings["engine"],) if settings["engine"] else bundle.manifest.engines
         self._say(f"opening the first engine that works of: {', '.join(names)}")
@@ -344,13 +345,18 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._counts, self._transport = counts, transport
         return tasks
 
+    @property
+    def _model(self) -> str:
+        """The model as it is asked for."""
+        return self.get_parameter("model").value or DEFAULT_MODEL
+
     def _engine_status(self) -> TaskStatus:
         line = self._line
         engine = line.engine if line else None
         rms, largest = line.distance if line and engine else (None, None)
         return engine_task(
             EngineReport(
-                model=self.get_parameter("model").value or "traffic_signs",
+                model=self._bundle.manifest.name if line else self._model,
                 name=engine.name if engine else "",
                 version=engine.version if engine else "",
                 refused=dict(line.refusals) if line else {},

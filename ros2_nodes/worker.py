@@ -78,16 +78,17 @@ class EngineLine:
                 engine = open_engine(self._bundle, name, threads=self._threads)
                 self.distance = self._golden.distance(engine.infer(self._golden.pixels))
             except EngineError as error:
-                self.refusals[name] = str(error)
+                self.refusals[name] = _one_line(error)
                 continue
             self.engine = engine
             return engine
         return None
 
-    def fail(self, fault: str) -> None:
-        """Note that the serving engine failed."""
-        if self.engine is not None:
-            self.refusals[self.engine.name] = fault
+    def fail(self, error: EngineError) -> str:
+        """Note that the serving engine failed; return why, in one line."""
+        assert self.engine is not None
+        self.refusals[self.engine.name] = fault = _one_line(error)
+        return fault
 
     def restart(self) -> Engine | None:
         """Try all engines again, from the first."""
@@ -182,9 +183,8 @@ class Worker:
             try:
                 outcomes = classify_together(requests)
             except EngineError as error:
-                fault = str(error)
+                fault = self._line.fail(error)
                 self._report(fault)
-                self._line.fail(fault)
                 self._adopt(self._line.advance())
                 self._tried_s = time.monotonic()
                 continue
@@ -204,3 +204,7 @@ class Worker:
         self._report(f"engine {engine.name} serves now")
         for classifier in self._classifiers.values():
             classifier.engine = engine
+
+
+def _one_line(error: EngineError) -> str:
+    return " ".join(str(error).split())  # libraries explain themselves over many lines
