@@ -27,7 +27,7 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 
 from qpde_perception.bundles import BundleError, find_model, load_bundle
 from qpde_perception.bundles.shelf import DEFAULT_MODEL
-from qpde_perception.engines import EngineError
+from qpde_perception.engines import EngineError, engines_for
 from qpde_perception.monitoring import (
     Accounting,
     CameraReport,
@@ -246,9 +246,9 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._every(settings["diagnostic_updater.period"], self._publish_diagnostics)
         self._say(f"verifying model {self._model}")
         self._bundle = bundle = load_bundle(find_model(settings["model"] or None))
-        names = (settings["engine"],) if settings["engine"] else bundle.manifest.engines
+        names = (settings["engine"],) if settings["engine"] else engines_for(bundle)
         self._say(f"opening the first engine that works of: {', '.join(names)}")
-        self._line = EngineLine(bundle, names, settings["threads"])
+        self._line = EngineLine(bundle, names, settings["threads"], self._build_progress)
         engine = self._line.advance()
         if engine is None:
             raise EngineError(self._line.why_none)
@@ -352,17 +352,20 @@ class ClassifierNode(LifecycleNodeMixin, Node):
 
     def _engine_status(self) -> TaskStatus:
         line = self._line
-        engine = line.engine if line else None
-        rms, largest = line.distance if line and engine else (None, None)
+        opened = line.opened if line else None
+        test = opened.self_test if opened else None
         return engine_task(
             EngineReport(
                 model=self._bundle.manifest.name if line else self._model,
-                name=engine.name if engine else "",
-                version=engine.version if engine else "",
-                refused=dict(line.refusals) if line else {},
-                rms_over_noise=rms,
-                max_over_noise=largest,
+                name=opened.engine.name if opened else "",
+                version=opened.engine.version if opened else "",
                 waiting=self._busy,
+                cache=opened.cache if opened else "none",
+                cache_reason=opened.reason if opened else "",
+                build_ms=opened.build_ms if opened else None,
+                refused=dict(line.refusals) if line else {},
+                rms_over_noise=test.rms_over_noise if test else None,
+                max_over_noise=test.max_over_noise if test else None,
                 fault=self._fault,
             )
         )
@@ -376,6 +379,10 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._busy = what
         self.get_logger().info(what)
         self._publish_diagnostics()
+
+    def _build_progress(self, phase: str, done: int, total: int) -> None:
+        # Said with the next diagnostics: a builder makes thousands of steps.
+        self._busy = f"building an engine: {phase}, {done} of {total}"
 
     def _every(self, period_s: float, callback: Callable[[], None]) -> Any:
         # A steady clock: diagnostics go on where a simulated one stands still.

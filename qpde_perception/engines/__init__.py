@@ -13,6 +13,7 @@ from qpde_perception.engines.registry import (
     build_only,
     choose_engine,
     engine_status,
+    engines_for,
     open_engine,
 )
 from qpde_perception.engines.self_test import SelfTest
@@ -31,5 +32,6 @@ __all__ = [
     "build_only",
     "choose_engine",
     "engine_status",
+    "engines_for",
     "open_engine",
 ]

@@ -144,9 +144,8 @@ def choose_engine(
     here = platform_of()
     if name is not None:
         return _tested(bundle, name, threads, building, here)
-    first = [one for one in PREFERRED if here.gpu and one not in bundle.manifest.engines]
     refusals: list[Refusal] = []
-    for candidate in (*first, *bundle.manifest.engines):
+    for candidate in engines_for(bundle):
         try:
             opened = _tested(bundle, candidate, threads, building, here)
         except EngineError as error:  # noqa: PERF203  (a few engines, once)
@@ -157,6 +156,13 @@ def choose_engine(
     reasons = "; ".join(refusal.reason for refusal in refusals)
     msg = f"no engine can serve {bundle.manifest.name}: {reasons}"
     raise EngineError(msg)
+
+
+def engines_for(bundle: Bundle) -> tuple[str, ...]:
+    """Return the engines to try for a bundle, best first: see `choose_engine`."""
+    listed = bundle.manifest.engines
+    gpu = platform_of().gpu
+    return (*(one for one in PREFERRED if gpu and one not in listed), *listed)
 
 
 def build_engine(bundle: Bundle, name: str, *, threads: int) -> Engine:

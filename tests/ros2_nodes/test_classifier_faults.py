@@ -31,7 +31,19 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 OK, WARN, ERROR, STALE = 0, 1, 2, 3
 UINT32 = st.integers(0, 2**32 - 1)
 ENCODINGS = st.sampled_from(
-    ["bgr8", "rgb8", "mono8", "mono16", "nv12", "yuv422", "bayer_rggb8", "bgra8", "32FC1", "", "x\n"]
+    [
+        "bgr8",
+        "rgb8",
+        "mono8",
+        "mono16",
+        "nv12",
+        "yuv422",
+        "bayer_rggb8",
+        "bgra8",
+        "32FC1",
+        "",
+        "x\n",
+    ]
 )
 
 
@@ -58,7 +70,9 @@ IMAGES = st.builds(
     UINT32,
     SMALL_OR_ANY,
     SMALL_OR_ANY,
-    st.one_of(ENCODINGS, st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)),
+    st.one_of(
+        ENCODINGS, st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+    ),
     st.integers(0, 255),
     SMALL_OR_ANY,
     st.binary(max_size=300),
@@ -185,7 +199,10 @@ def test_a_camera_that_stalls_bursts_or_lies_about_time_is_reported_and_recovers
     assert accounts["received"] - met["received"] + lost == 101
     assert accounts["published"] - met["published"] >= 10
 
-    for stamp_ns, said in ((0, "1 frames without a stamp."), (now_of(listener) + 10**9, "ahead of")):
+    for stamp_ns, said in (
+        (0, "1 frames without a stamp."),
+        (now_of(listener) + 10**9, "ahead of"),
+    ):
         camera.answer(messages.raw(PIXELS, stamp_ns))
         listener.wait_until(
             lambda: any(said in each.message for each in rig.statuses(task)[-5:]),  # noqa: B023
@@ -216,9 +233,7 @@ def test_frames_that_take_too_long_warn_and_then_are_an_error(classifier, messag
     rig.finish()
 
 
-def test_regions_that_never_come_are_over_capacity_and_later_ones_are_served(
-    classifier, messages
-):
+def test_regions_that_never_come_are_over_capacity_and_later_ones_are_served(classifier, messages):
     rig = classifier(regions="topic", **CORE)
     camera = rig.camera()
     met = camera.meet(messages.raw(PIXELS, STAMP_NS), messages.boxes([(0, 0, 40, 40)], STAMP_NS))
@@ -262,7 +277,9 @@ def test_a_clock_that_jumps_back_loses_what_waited_and_nothing_else(classifier, 
         return any(array.header.stamp.sec == time_s for _, array in list(rig.said)[-5:])
 
     def at(time_s):
-        listener.wait_until(lambda: tick(time_s) or time.sleep(0.02) or said_at(time_s), "the clock")
+        listener.wait_until(
+            lambda: tick(time_s) or time.sleep(0.02) or said_at(time_s), "the clock"
+        )
 
     rig.wait_level("engine", OK)
     at(1000)
@@ -365,7 +382,9 @@ def test_an_engine_that_is_missing_or_fails_is_replaced_or_reported(
         lambda: "openvino cannot run" in rig.statuses("engine")[-1].message, "both to fail"
     )
     status = rig.statuses("engine")[-1]
-    assert status.message.startswith("No engine serves traffic_signs. onnxruntime: onnxruntime cannot")
+    assert status.message.startswith(
+        "No engine serves traffic_signs. onnxruntime: onnxruntime cannot"
+    )
     assert ord(status.level) == ERROR
     for _ in range(4):
         camera.send(image)

@@ -92,9 +92,7 @@ def test_configure_answers_others_meanwhile_and_names_what_it_does(
     assert rig.process.interrupt() == 0
 
 
-def test_wrong_parameters_are_refused_at_configure_and_can_be_set_right(
-    classifier, messages
-):
+def test_wrong_parameters_are_refused_at_configure_and_can_be_set_right(classifier, messages):
     rig = classifier(top_k=0, filter="kalman", image_depth="many")
     assert rig.state() == "unconfigured"
     for said in (
