@@ -118,9 +118,12 @@ class Camera:
         """Subscribe to the images, and to the boxes where these are asked for."""
         self._stream.reset()
         self._losses.reset()
-        self._listening = True
         asked = self._settings["image_reliability"]
-        self._subscribe_images(ReliabilityPolicy.RELIABLE if asked == "auto" else _policy(asked))
+        with self._taking:
+            self._listening = True
+            self._subscribe_images(
+                ReliabilityPolicy.RELIABLE if asked == "auto" else _policy(asked)
+            )
         if self._settings["regions"] == "topic":
             topic = f"{self._prefix}input/regions"
             qos = self._qos(ReliabilityPolicy.BEST_EFFORT)
@@ -153,11 +156,11 @@ class Camera:
 
     def silence(self) -> None:
         """Unsubscribe; images that wait for their boxes are lost, and none arrives any more."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions.clear()
         with self._taking:
             self._listening = False
+            for subscription in self._subscriptions:
+                self._node.destroy_subscription(subscription)
+            self._subscriptions.clear()
             for job in self._matcher.clear():
                 self._lost(job, Loss(DropReason.SUPERSEDED, "the node was deactivated"))
 

@@ -413,7 +413,7 @@ class _Executor(MultiThreadedExecutor):
             super().spin_once(timeout_sec)
         except rclpy_implementation.InvalidHandle:
             pass  # destroyed by a transition, in another thread, while it was being looked at
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever a callback raised)
             get_logger("executor").error(traceback.format_exc())
 
 

@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -150,10 +152,8 @@ def listener(own_domain):
     executor.add_node(node)
 
     def spin():
-        try:
+        with suppress(ExternalShutdownException):
             executor.spin()
-        except ExternalShutdownException:
-            pass
 
     thread = threading.Thread(target=spin)
     thread.start()
@@ -348,23 +348,31 @@ class CameraRig:
         self.rig.listener.wait_until(found, f"a result of {self.topic}")
         return found()[0]
 
-    def meet(self, image, boxes=None):
-        """Send images until one is answered; return the accounts when all have ended."""
+    def meet(self, image, boxes=None, *, lead_ns=10**10):
+        """Send images until one is answered; return the accounts when all have ended.
+
+        They are stamped earlier than the image by `lead_ns`, so that filters start anew after them.
+        """
         seen = len(self.results)
-        self._send_until(lambda: len(self.results) > seen, image, boxes)
+        self._send_until(lambda: len(self.results) > seen, lead_ns, image, boxes)
         return self.rig.wait_accounts()
 
     def meet_silent(self, image):
         """Send images until one arrives, which need not be answered."""
+        said = self.rig.statuses
         self._send_until(
-            lambda: self.rig.statuses("frame_accounting") and self.rig.accounts()["received"], image
+            lambda: said("frame_accounting") and self.rig.accounts()["received"], 0, image
         )
 
-    def _send_until(self, condition, *messages):
+    def _send_until(self, condition, lead_ns, image, boxes=None):
+        stamp = image.header.stamp
+        stamp_ns = stamp.sec * 10**9 + stamp.nanosec - lead_ns
         end = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < end, f"{self.topic}: no answer\n{self.rig.process.output}"
-            self.send(*messages)
+            # A stamp of its own for each: boxes that were not heard leave their image waiting.
+            stamp_ns += 10**6
+            self.send(*(each and headed(deepcopy(each), stamp_ns) for each in (image, boxes)))
             time.sleep(0.05)
 
 
@@ -427,10 +435,11 @@ def boxes_message(boxes, stamp_ns, frame_id="front"):
     return headed(Detection2DArray(detections=found), stamp_ns, frame_id)
 
 
-def headed(message, stamp_ns, frame_id):
+def headed(message, stamp_ns, frame_id=None):
     stamp = message.header.stamp
     stamp.sec, stamp.nanosec = divmod(stamp_ns, 10**9)
-    message.header.frame_id = frame_id
+    if frame_id is not None:
+        message.header.frame_id = frame_id
     return message
 
 

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed (the extra `ros`)")
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed (the extra `ros`)")
 
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 
 STAMP_NS = 1_600_000_000_000_000_000
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
