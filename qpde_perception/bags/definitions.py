@@ -14,7 +14,8 @@ IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 DETECTION_2D_ARRAY = "vision_msgs/msg/Detection2DArray"
 
-_TEXTS = {
+# What the typestore registers, and what `python -m ros2_nodes.interfaces` builds for rclpy.
+MESSAGE_TEXTS = {
     "vision_msgs/msg/Point2D": "float64 x\nfloat64 y\n",
     "vision_msgs/msg/Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
     "vision_msgs/msg/BoundingBox2D": (
@@ -91,7 +92,7 @@ def typestore() -> Typestore:
     """
     store = get_typestore(Stores.ROS2_HUMBLE)
     types = {}
-    for name, text in _TEXTS.items():
+    for name, text in MESSAGE_TEXTS.items():
         types.update(get_types_from_msg(text, name))
     store.register(types)
     return store
