@@ -1,1 +1,1 @@
-"""ROS 2 nodes: thin shells around `qpde_perception`."""
+"""The nodes: thin ROS 2 shells around `qpde_perception`."""

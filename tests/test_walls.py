@@ -29,6 +29,7 @@ FLOORS: dict[str, set[str]] = {
 VEHICLE = ("frames", "engines", "bundles", "perception", "monitoring", "bags", "reports")
 TORCH_ENGINE = "engines/torch_tensorrt.py"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+NODES = sorted((PACKAGE.parent / "ros2_nodes").rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
@@ -86,3 +87,13 @@ def test_the_road_of_the_vehicle_imports_no_torch(path: Path) -> None:
 def test_monitoring_gets_numbers_only(path: Path) -> None:
     foreign = {name.split(".")[0] for name in imported(path)} - sys.stdlib_module_names
     assert foreign <= {"numpy", "qpde_perception"}
+
+
+@pytest.mark.parametrize("path", NODES, ids=lambda path: path.name)
+def test_a_node_uses_the_road_of_the_vehicle_and_neither_torch_nor_what_makes_models(
+    path: Path,
+) -> None:
+    names = imported(path)
+    rooms = {name.split(".")[1] for name in names if name.startswith("qpde_perception.")}
+    assert not rooms & {"learning", "compiling", "assessment", "cli"}
+    assert not {name for name in names if name.split(".")[0] in {"torch", "torchvision"}}

@@ -66,9 +66,10 @@ def filtered_accuracy(
     right = []
     for frames in tracks:
         temporal = new_filter()
-        last = probabilities[frames[:0]]
+        chosen = -1
         for number, frame in enumerate(frames):
             stamp_ns = round(number * _NS_PER_S / rate_hz)
-            last = temporal.update(stamp_ns, ["sign"], [None], probabilities[frame][None])
-        right.append(int(last[0].argmax()) == labels[frames[0]])
+            seen = temporal.update(stamp_ns, ["sign"], [None], probabilities[frame][None])
+            chosen = int(seen.classes[0])
+        right.append(chosen == labels[frames[0]])
     return float(np.mean(right))

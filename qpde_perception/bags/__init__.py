@@ -1,10 +1,27 @@
 """Recorded drives: reading, writing, making."""
 
 from qpde_perception.bags.definitions import typestore
-from qpde_perception.bags.drive import Drive, RecordedMessage, TopicInfo, drive_info, open_drive
+from qpde_perception.bags.drive import (
+    Drive,
+    RecordedMessage,
+    SerializedMessage,
+    TopicInfo,
+    drive_info,
+    open_drive,
+)
 from qpde_perception.bags.errors import BagError
+from qpde_perception.bags.layouts import begins_with_header, reads_alike
 from qpde_perception.bags.make import MadeDrive, make_drive
-from qpde_perception.bags.messages import Labels, camera_frame, labels_of, regions_of
+from qpde_perception.bags.messages import (
+    Labels,
+    camera_frame,
+    labels_of,
+    regions_of,
+    restamped,
+)
+from qpde_perception.bags.offers import Offer
+from qpde_perception.bags.playback import Playback, Tick, latched_before
+from qpde_perception.bags.prefetch import Prefetch
 from qpde_perception.bags.writer import McapWriter
 
 __all__ = [
@@ -13,13 +30,22 @@ __all__ = [
     "Labels",
     "MadeDrive",
     "McapWriter",
+    "Offer",
+    "Playback",
+    "Prefetch",
     "RecordedMessage",
+    "SerializedMessage",
+    "Tick",
     "TopicInfo",
+    "begins_with_header",
     "camera_frame",
     "drive_info",
     "labels_of",
+    "latched_before",
     "make_drive",
     "open_drive",
+    "reads_alike",
     "regions_of",
+    "restamped",
     "typestore",
 ]

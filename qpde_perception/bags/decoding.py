@@ -15,6 +15,7 @@ from rosbags.typesys import (
 
 from qpde_perception.bags.definitions import typestore
 from qpde_perception.bags.errors import BagError
+from qpde_perception.bags.layouts import layout_of
 from qpde_perception.bags.packed import DAMAGED, compression_of, decompressor
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rosbags.interfaces.typing import Typesdict
     from rosbags.typesys.store import Typestore
 
+    from qpde_perception.bags.layouts import Layout
     from qpde_perception.bags.parts import Channel, Stored
 
 _IDL_SEPARATOR = "=" * 80 + "\n"
@@ -55,6 +57,41 @@ def decode_message(channel: Channel, raw: bytes) -> object:
         BagError: If its type has no definition here or in the file, or it is not of ROS.
         ValueError: If the bytes are no such message.
     """
+    store = _known_store(channel)
+    deserialize = store.deserialize_ros1 if channel.encoding == "ros1" else store.deserialize_cdr
+    try:
+        return deserialize(raw, channel.type)
+    except Exception as error:  # noqa: BLE001  # damaged bytes make the generated parsers fail in many ways
+        msg = f"{channel.topic}: no {channel.type}: {error}"
+        raise ValueError(msg) from None
+
+
+def cdr_bytes(channel: Channel, raw: bytes) -> bytes:
+    """Return a message in the serialization of ROS 2.
+
+    Raises:
+        ValueError: If the bytes are no such message.
+    """
+    if channel.encoding == "cdr":
+        return raw
+    store = _store(channel.type, channel.encoding, channel.definition)
+    try:
+        return bytes(store.ros1_to_cdr(raw, channel.type))
+    except Exception as error:  # noqa: BLE001  # as in `decode_message`
+        msg = f"{channel.topic}: no {channel.type}: {error}"
+        raise ValueError(msg) from None
+
+
+def recorded_layout(channel: Channel) -> Layout:
+    """Return what the fields of a channel's messages are; see `layout_of`.
+
+    Raises:
+        BagError: As `decode_message`.
+    """
+    return layout_of(_known_store(channel).fielddefs, channel.type)
+
+
+def _known_store(channel: Channel) -> Typestore:
     if channel.encoding not in {"cdr", "ros1"}:
         msg = f"{channel.topic}: is encoded as {channel.encoding!r}; only ROS messages are read"
         raise BagError(msg)
@@ -62,12 +99,7 @@ def decode_message(channel: Channel, raw: bytes) -> object:
     if channel.type not in store.types:
         msg = f"{channel.topic}: {channel.type} has no definition, neither here nor in the file"
         raise BagError(msg)
-    deserialize = store.deserialize_ros1 if channel.encoding == "ros1" else store.deserialize_cdr
-    try:
-        return deserialize(raw, channel.type)
-    except Exception as error:  # noqa: BLE001  # damaged bytes make the generated parsers fail in many ways
-        msg = f"{channel.topic}: no {channel.type}: {error}"
-        raise ValueError(msg) from None
+    return store
 
 
 @lru_cache(maxsize=64)

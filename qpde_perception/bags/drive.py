@@ -5,33 +5,53 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from qpde_perception.bags.decoding import decode_message, raw_bytes
+from qpde_perception.bags.decoding import (
+    cdr_bytes,
+    decode_message,
+    raw_bytes,
+    recorded_layout,
+)
 from qpde_perception.bags.errors import BagError
+from qpde_perception.bags.offers import together
 from qpde_perception.bags.opening import open_recording
 
 if TYPE_CHECKING:
     import sys
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+    from qpde_perception.bags.layouts import Layout
+    from qpde_perception.bags.offers import Offer
     from qpde_perception.bags.opening import Opened
-    from qpde_perception.bags.parts import Part, Stored
+    from qpde_perception.bags.parts import Channel, Part, Stored
 
     if sys.version_info >= (3, 11):
         from typing import Self
     else:
         from typing_extensions import Self
 
+    _Read = Callable[[Channel, int, bytes], "T"]
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """A topic, its message type in the long form, and the number of its messages."""
+    """A topic.
+
+    Attributes:
+        name: Its name.
+        type: Its message type in the long form.
+        count: The number of its messages.
+        offer: How it was published; None where the recording does not tell.
+    """
 
     name: str
     type: str
     count: int
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +71,22 @@ class RecordedMessage:
     log_time_ns: int
     message: object
     raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SerializedMessage:
+    """A message of a drive as ROS 2 sends it.
+
+    Attributes:
+        topic: Its topic.
+        log_time_ns: When it was received.
+        cdr: Its bytes with the four that say how they are encoded; those recorded, where ROS 2
+            recorded them.
+    """
+
+    topic: str
+    log_time_ns: int
+    cdr: bytes
 
 
 class Drive:
@@ -73,8 +109,11 @@ class Drive:
         counts: Counter[str] = Counter()
         for channel in channels:
             counts[channel.topic] += channel.count
-        types = {channel.topic: channel.type for channel in reversed(channels)}
-        self.topics = tuple(TopicInfo(name, types[name], counts[name]) for name in sorted(types))
+        self._channels = {channel.topic: channel for channel in reversed(channels)}
+        self.topics = tuple(
+            TopicInfo(name, channel.type, counts[name], self._offer(name))
+            for name, channel in sorted(self._channels.items())
+        )
         spans = [part.span_ns for part in self._parts if part.span_ns is not None]
         self.start_ns = min((first for first, _ in spans), default=0)
         self.end_ns = max((last for _, last in spans), default=0)
@@ -104,16 +143,39 @@ class Drive:
         Raises:
             BagError: If a topic does not exist or cannot be deserialized.
         """
-        have = {topic.name for topic in self.topics}
-        if missing := sorted(set(topics) - have):
-            listed = ", ".join(f"{each.name} ({each.type})" for each in self.topics)
-            msg = f"no topic {', '.join(missing)}; the drive has: {listed or 'no topics'}"
-            raise BagError(msg)
-        start_ns = self.start_ns + round(start_s * 1e9)
-        stop_ns = self.end_ns + 1
-        if duration_s is not None:
-            stop_ns = min(stop_ns, start_ns + round(duration_s * 1e9))
-        return self._decoded(frozenset(topics), start_ns, stop_ns)
+
+        def read(channel: Channel, log_time_ns: int, raw: bytes) -> RecordedMessage:
+            message = decode_message(channel, raw)
+            return RecordedMessage(channel.topic, channel.type, log_time_ns, message, raw)
+
+        return self._chosen(topics, start_s, duration_s, read)
+
+    def serialized(
+        self, topics: Collection[str], *, start_s: float = 0.0, duration_s: float | None = None
+    ) -> Iterator[SerializedMessage]:
+        """Yield the same messages as `messages`, ready to be sent.
+
+        Raises:
+            BagError: As `messages`.
+        """
+
+        def read(channel: Channel, log_time_ns: int, raw: bytes) -> SerializedMessage:
+            decode_message(channel, raw)  # what cannot be read must not be sent
+            return SerializedMessage(channel.topic, log_time_ns, cdr_bytes(channel, raw))
+
+        return self._chosen(topics, start_s, duration_s, read)
+
+    def log_time_at(self, start_s: float) -> int:
+        """Return the log time that lies some seconds after the start, nanoseconds."""
+        return self.start_ns + round(start_s * 1e9)
+
+    def layout(self, topic: str) -> Layout:
+        """Return what the fields of a topic's messages are; see `layout_of`.
+
+        Raises:
+            BagError: If its type has no definition, or its messages are not of ROS.
+        """
+        return recorded_layout(self._channels[topic])
 
     def check(self) -> tuple[str, ...]:
         """Read every message of every topic, and return what could not be read."""
@@ -136,19 +198,44 @@ class Drive:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _decoded(
-        self, topics: frozenset[str], start_ns: int, stop_ns: int
-    ) -> Iterator[RecordedMessage]:
+    def _offer(self, topic: str) -> Offer | None:
+        """Put together what was offered; the parts of a drive are of the same publishers."""
+        offers = [
+            together(
+                offer
+                for channel in part.channels
+                if channel.topic == topic
+                for offer in channel.offers
+            )
+            for part in self._parts
+        ]
+        return max((offer for offer in offers if offer is not None), default=None)
+
+    def _chosen(
+        self, topics: Collection[str], start_s: float, duration_s: float | None, read: _Read[T]
+    ) -> Iterator[T]:
+        have = {topic.name for topic in self.topics}
+        if missing := sorted(set(topics) - have):
+            listed = ", ".join(f"{each.name} ({each.type})" for each in self.topics)
+            msg = f"no topic {', '.join(missing)}; the drive has: {listed or 'no topics'}"
+            raise BagError(msg)
+        start_ns = self.log_time_at(start_s)
+        stop_ns = self.end_ns + 1
+        if duration_s is not None:
+            stop_ns = min(stop_ns, start_ns + round(duration_s * 1e9))
+        return self._readable(frozenset(topics), start_ns, stop_ns, read)
+
+    def _readable(
+        self, topics: frozenset[str], start_ns: int, stop_ns: int, read: _Read[T]
+    ) -> Iterator[T]:
         self._lost_messages.clear()
         for stored in self._stored(topics, start_ns, stop_ns):
-            channel = stored.channel
             try:
-                raw = raw_bytes(stored)
-                message = decode_message(channel, raw)
+                message = read(stored.channel, stored.log_time_ns, raw_bytes(stored))
             except ValueError:
-                self._lost_messages[channel.topic] += 1
+                self._lost_messages[stored.channel.topic] += 1
                 continue
-            yield RecordedMessage(channel.topic, channel.type, stored.log_time_ns, message, raw)
+            yield message
 
     def _stored(self, topics: frozenset[str], start_ns: int, stop_ns: int) -> Iterator[Stored]:
         merged = heapq.merge(

@@ -8,6 +8,7 @@ from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.rosbag1 import Reader as Rosbag1Reader
 from rosbags.rosbag2 import Reader as Rosbag2Reader
 
+from qpde_perception.bags.offers import offers_of
 from qpde_perception.bags.parts import Channel, Part, Stored, in_order
 
 if TYPE_CHECKING:
@@ -85,5 +86,10 @@ def _channel(connection: Connection) -> Channel:
     ext = connection.ext
     encoding = ext.serialization_format if isinstance(ext, ConnectionExtRosbag2) else "ros1"
     return Channel(
-        connection.topic, connection.msgtype, encoding, connection.msgdef, connection.msgcount
+        connection.topic,
+        connection.msgtype,
+        encoding,
+        connection.msgdef,
+        connection.msgcount,
+        offers_of(ext),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +47,19 @@ def camera_frame(recorded: RecordedMessage) -> CameraFrame:
     Raises:
         BagError: If the message is of another type.
     """
-    message: Any = recorded.message
     if recorded.type not in CAMERA_TYPES:
         msg = f"{recorded.topic} carries {recorded.type}; a camera topic carries one of: " + (
             ", ".join(CAMERA_TYPES)
         )
         raise BagError(msg)
+    return frame_in(recorded.message, compressed=recorded.type == COMPRESSED_IMAGE)
+
+
+def frame_in(message: Any, *, compressed: bool) -> CameraFrame:
+    """Return the frame of an `Image`, or of a `CompressedImage`; see `camera_frame`."""
     stamp_ns, frame_id = stamp_of(message), message.header.frame_id
-    if recorded.type == COMPRESSED_IMAGE:
-        data = memoryview(message.data)
+    data = memoryview(message.data)
+    if compressed:
         encoding = _compression(message.format, data)
         return CameraFrame(stamp_ns, frame_id, encoding, height=0, width=0, step=0, data=data)
     return CameraFrame(
@@ -64,7 +69,7 @@ def camera_frame(recorded: RecordedMessage) -> CameraFrame:
         height=int(message.height),
         width=int(message.width),
         step=int(message.step),
-        data=memoryview(message.data),
+        data=data,
         is_bigendian=bool(message.is_bigendian),
     )
 
@@ -78,25 +83,32 @@ def regions_of(recorded: RecordedMessage) -> tuple[int, Regions]:
     if recorded.type != DETECTION_2D_ARRAY:
         msg = f"{recorded.topic} carries {recorded.type}; boxes are read from {DETECTION_2D_ARRAY}"
         raise BagError(msg)
-    message: Any = recorded.message
     try:
-        boxes = np.array(
-            [
-                (
-                    each.bbox.center.position.x - each.bbox.size_x / 2,
-                    each.bbox.center.position.y - each.bbox.size_y / 2,
-                    each.bbox.center.position.x + each.bbox.size_x / 2,
-                    each.bbox.center.position.y + each.bbox.size_y / 2,
-                )
-                for each in message.detections
-            ],
-            dtype=np.float32,
-        ).reshape(-1, 4)
-        ids = tuple(each.id for each in message.detections)
+        return stamp_of(recorded.message), boxes_in(recorded.message)
     except AttributeError as error:
         msg = f"{recorded.topic}: {error}; record its boxes with vision_msgs 4"
         raise BagError(msg) from None
-    return stamp_of(message), Regions(boxes, ids)
+
+
+def boxes_in(message: Any) -> Regions:
+    """Return the boxes of a `Detection2DArray`; the boxes' orientation is ignored.
+
+    Raises:
+        AttributeError: If it is of a version without `bbox.center.position`.
+    """
+    boxes = np.array(
+        [
+            (
+                each.bbox.center.position.x - each.bbox.size_x / 2,
+                each.bbox.center.position.y - each.bbox.size_y / 2,
+                each.bbox.center.position.x + each.bbox.size_x / 2,
+                each.bbox.center.position.y + each.bbox.size_y / 2,
+            )
+            for each in message.detections
+        ],
+        dtype=np.float32,
+    )
+    return Regions(boxes.reshape(-1, 4), tuple(each.id for each in message.detections))
 
 
 def labels_of(recorded: RecordedMessage) -> tuple[int, Labels]:
@@ -155,6 +167,18 @@ def stamp_of(message: Any) -> int:
     """Return the header stamp of a message in nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def restamped(cdr: bytes, stamp_ns: int) -> bytes:
+    """Return a serialized message with another stamp.
+
+    Args:
+        cdr: The bytes of a message that begins with a `std_msgs/Header`.
+        stamp_ns: The stamp in nanoseconds.
+    """
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    order = "<" if cdr[1] & 1 else ">"
+    return cdr[:4] + struct.pack(f"{order}iI", seconds, nanoseconds) + cdr[12:]
 
 
 def _hypothesis(class_index: int) -> Any:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from rosbags.interfaces import MessageDefinition
 
+    from qpde_perception.bags.offers import Offer
+
 
 @dataclass(frozen=True, slots=True)
 class Channel:
@@ -22,6 +24,7 @@ class Channel:
         encoding: `cdr`, `ros1`, or what else an MCAP file may hold.
         definition: Message definition as recorded, of format NONE where the file has none.
         count: Messages.
+        offers: What its publishers offered, as far as it was recorded.
     """
 
     topic: str
@@ -29,6 +32,7 @@ class Channel:
     encoding: str
     definition: MessageDefinition
     count: int
+    offers: tuple[Offer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from qpde_perception.bags.packed import COMPRESSIONS, decompressor
-from qpde_perception.bags.parts import Channel, Stored
+from qpde_perception.bags.parts import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
-    from rosbags.interfaces import MessageDefinition
+    from qpde_perception.bags.parts import Channel
 
 _PIECE = 1 << 14
 _CHUNKS_KEPT = 4
@@ -54,25 +55,26 @@ class Scan:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.losses: list[str] = []
-        self._names: dict[Hashable, tuple[str, str, str, MessageDefinition]] = {}
+        self._channels: dict[Hashable, Channel] = {}
 
-    def add_channel(
-        self, key: Hashable, topic: str, kind: str, encoding: str, definition: MessageDefinition
-    ) -> None:
-        """Note a channel before its messages; one that is known already is left as it is."""
-        self._names.setdefault(key, (topic, kind, encoding, definition))
+    def add_channel(self, key: Hashable, channel: Channel) -> None:
+        """Note a channel before its messages; one that is known already is left as it is.
+
+        The number of its messages is counted here, whatever it says.
+        """
+        self._channels.setdefault(key, channel)
 
     def add(self, key: Hashable, log_time_ns: int, place: int, offset: int, size: int) -> None:
         """Note a message; one of a channel that nobody has announced cannot be read."""
-        if key in self._names and log_time_ns >= 0:
-            topic = self._names[key][0]
+        if key in self._channels and log_time_ns >= 0:
+            topic = self._channels[key].topic
             number = len(self.entries)
             self.entries.append(Entry(log_time_ns, topic, number, place, offset, size, key))
 
     def channels(self) -> dict[Hashable, Channel]:
         """Return the channels with the number of their messages."""
         counts = Counter(entry.key for entry in self.entries)
-        return {key: Channel(*names, counts[key]) for key, names in self._names.items()}
+        return {key: replace(each, count=counts[key]) for key, each in self._channels.items()}
 
 
 class SalvagedPart:

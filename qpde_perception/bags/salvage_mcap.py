@@ -13,6 +13,8 @@ from mcap.records import Channel, Schema
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys.msg import normalize_msgtype
 
+from qpde_perception.bags import parts
+from qpde_perception.bags.offers import parse_offers
 from qpde_perception.bags.salvage import OUTSIDE_CHUNKS, ChunkedFile, SalvagedPart, Scan
 
 if TYPE_CHECKING:
@@ -129,4 +131,8 @@ class _McapScan(Scan):
                 kind = normalize_msgtype(schema.name)
                 text = schema.data.decode()
                 definition = MessageDefinition(_FORMATS[schema.encoding], text)
-        self.add_channel(channel.id, channel.topic, kind, channel.message_encoding, definition)
+        offers = parse_offers(channel.metadata.get("offered_qos_profiles", ""))
+        encoding = channel.message_encoding
+        self.add_channel(
+            channel.id, parts.Channel(channel.topic, kind, encoding, definition, 0, offers)
+        )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys.msg import normalize_msgtype
 
+from qpde_perception.bags.offers import latching_offer
+from qpde_perception.bags.parts import Channel
 from qpde_perception.bags.salvage import OUTSIDE_CHUNKS, ChunkedFile, SalvagedPart, Scan
 
 if TYPE_CHECKING:
@@ -115,13 +117,15 @@ def _read_record(
     if kind == _CONNECTION:
         fields = _fields(data)
         text = fields.get(b"message_definition", b"").decode("utf-8", "replace")
-        scan.add_channel(
-            connection,
+        channel = Channel(
             header.get(b"topic", b"").decode("utf-8", "replace"),
             normalize_msgtype(fields.get(b"type", b"").decode("utf-8", "replace")),
             "ros1",
             MessageDefinition(MessageDefinitionFormat.MSG, text),
+            count=0,
+            offers=(latching_offer(),) if fields.get(b"latching") == b"1" else (),
         )
+        scan.add_channel(connection, channel)
     elif kind == _MESSAGE and len(header.get(b"time", b"")) == 8:
         seconds, nanoseconds = struct.unpack("<II", header[b"time"])
         stamp_ns = seconds * 1_000_000_000 + nanoseconds

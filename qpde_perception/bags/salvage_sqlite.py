@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys.msg import normalize_msgtype
 
+from qpde_perception.bags.offers import parse_offers
+from qpde_perception.bags.parts import Channel
 from qpde_perception.bags.salvage import Entry, SalvagedPart, Scan
 
 if TYPE_CHECKING:
@@ -169,7 +171,7 @@ class _Pages:
 
 def _scan(pages: _Pages) -> Scan:
     scan = Scan()
-    topics: dict[int, tuple[str, str, str]] = {}
+    topics: dict[int, tuple[str, str, str, str]] = {}
     definitions: dict[str, MessageDefinition] = {}
     found: dict[int, tuple[int, int, int, int, int]] = {}
     for number in range(1, pages.count + 1):
@@ -186,13 +188,15 @@ def _scan(pages: _Pages) -> Scan:
                 whole = pages.payload(row, size, data, following)
                 texts = _texts(*_columns(whole))
                 if texts[2:3] == ["cdr"]:
-                    topics[row] = texts[0], texts[1], texts[2]
+                    topics[row] = texts[0], texts[1], texts[2], "".join(texts[3:4])
                 elif len(texts) > 2 and texts[1] in _FORMATS:
                     definitions[texts[0]] = MessageDefinition(_FORMATS[texts[1]], texts[2])
     nothing = MessageDefinition(MessageDefinitionFormat.NONE, "")
-    for key, (name, kind, encoding) in sorted(topics.items()):
+    for key, (name, kind, encoding, profiles) in sorted(topics.items()):
         definition = definitions.get(kind, nothing)
-        scan.add_channel(key, name, normalize_msgtype(kind), encoding, definition)
+        offers = parse_offers(profiles)
+        channel = Channel(name, normalize_msgtype(kind), encoding, definition, 0, offers)
+        scan.add_channel(key, channel)
     for _, (stamp_ns, topic, number, offset, size) in sorted(found.items()):
         scan.add(topic, stamp_ns, number, offset, size)
     return scan

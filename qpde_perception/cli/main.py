@@ -32,6 +32,7 @@ VERBS = {
     "experiment": "Make an experiment of the method, with its page.",
     "models": "List, show and verify the models.",
     "bag": "Look into a recorded drive, or make one.",
+    "ros": "Run the ROS 2 nodes: a demo in one command.",
     "doctor": "Tell what is installed, and what to do about the rest.",
 }
 

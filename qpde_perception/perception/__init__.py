@@ -1,16 +1,28 @@
 """Perception: the one road from a camera frame to classes."""
 
-from qpde_perception.perception.classifier import Classifier
-from qpde_perception.perception.filters import ExponentialFilter, NoFilter, TemporalFilter
+from qpde_perception.perception.classifier import Classifier, Request, classify_together
+from qpde_perception.perception.filters import (
+    ExponentialFilter,
+    Filtered,
+    HysteresisFilter,
+    NoFilter,
+    TemporalFilter,
+)
+from qpde_perception.perception.mailbox import Mailbox
 from qpde_perception.perception.scores import softmax
 from qpde_perception.perception.values import Perception, RegionResult
 
 __all__ = [
     "Classifier",
     "ExponentialFilter",
+    "Filtered",
+    "HysteresisFilter",
+    "Mailbox",
     "NoFilter",
     "Perception",
     "RegionResult",
+    "Request",
     "TemporalFilter",
+    "classify_together",
     "softmax",
 ]

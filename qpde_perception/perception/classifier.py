@@ -1,18 +1,21 @@
-"""The classifier: one camera's frames in, classes out."""
+"""The classifier: cameras' frames in, classes out."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qpde_perception.engines.errors import EngineError
-from qpde_perception.frames import decode, frame_size, minimum_size, prepare
+from qpde_perception.frames import FrameError, decode, frame_size, minimum_size, prepare
 from qpde_perception.perception.scores import softmax
 from qpde_perception.perception.values import Perception, RegionResult
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from qpde_perception.bundles import Bundle
@@ -21,6 +24,15 @@ if TYPE_CHECKING:
     from qpde_perception.perception.filters import TemporalFilter
 
 _NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One frame to be classified: the regions, or the whole frame where `regions` is None."""
+
+    classifier: Classifier
+    frame: CameraFrame
+    regions: Regions | None = None
 
 
 class Classifier:
@@ -36,7 +48,7 @@ class Classifier:
         """
         self._spec = bundle.manifest.input
         self._labels = bundle.manifest.labels
-        self._engine = engine
+        self.engine = engine
         self._filter = temporal_filter
 
     def classify(self, frame: CameraFrame, regions: Regions | None = None) -> Perception:
@@ -51,35 +63,52 @@ class Classifier:
             FrameError: If the frame cannot be decoded.
             EngineError: If the engine fails or returns something else than finite logits.
         """
-        watch = _StopWatch()
-        picture = decode(frame, minimum=minimum_size(frame_size(frame), regions, self._spec))
-        watch.lap("decode")
-        prepared = prepare(picture, regions, self._spec)
-        watch.lap("prepare")
-        logits = self._infer(prepared.batch)
-        if len(prepared.batch):
-            watch.lap("infer")
-        items = self._postprocess(frame.stamp_ns, prepared, logits)
-        watch.lap("postprocess")
-        return Perception(
-            frame.stamp_ns, frame.frame_id, items, watch.stages_ms(), prepared.rejected
-        )
+        (outcome,) = classify_together([Request(self, frame, regions)])
+        if isinstance(outcome, FrameError):
+            raise outcome
+        return outcome
 
-    def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def begin(self, frame: CameraFrame, regions: Regions | None) -> Begun | FrameError:
+        """Decode a frame and prepare the network's input, or say why that cannot be."""
+        watch = _StopWatch()
+        try:
+            size = frame_size(frame)
+            picture = decode(frame, minimum=minimum_size(size, regions, self._spec))
+            watch.lap("decode")
+            prepared = prepare(picture, regions, self._spec)
+        except FrameError as error:
+            return error
+        watch.lap("prepare")
+        return Begun(frame, prepared, watch)
+
+    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the finite logits of a batch, which may be empty.
+
+        Raises:
+            EngineError: If the engine fails or returns something else than finite logits.
+        """
         expected = (len(batch), len(self._labels))
         if len(batch) == 0:
             return np.empty(expected, np.float32)
-        logits = self._engine.infer(batch)
+        logits = self.engine.infer(batch)
         if logits.shape != expected:
             msg = (
-                f"engine {self._engine.name}: logits of shape {logits.shape}, expected {expected}; "
+                f"engine {self.engine.name}: logits of shape {logits.shape}, expected {expected}; "
                 "engine and bundle do not belong together"
             )
             raise EngineError(msg)
         if not np.isfinite(logits).all():
-            msg = f"engine {self._engine.name}: logits that are not finite; use another engine"
+            msg = f"engine {self.engine.name}: logits that are not finite; use another engine"
             raise EngineError(msg)
         return logits
+
+    def finish(self, begun: Begun, logits: NDArray[np.float32]) -> Perception:
+        """Turn the logits of a frame's items into classes, and filter them over time."""
+        frame, watch = begun.frame, begun.watch
+        items = self._postprocess(frame.stamp_ns, begun.prepared, logits)
+        watch.lap("postprocess")
+        rejected = begun.prepared.rejected
+        return Perception(frame.stamp_ns, frame.frame_id, items, watch.stages_ms(), rejected)
 
     def _postprocess(
         self, stamp_ns: int, prepared: Prepared, logits: NDArray[np.float32]
@@ -93,13 +122,60 @@ class Classifier:
                 class_index=(best := int(seen.argmax())),
                 label=self._labels[best],
                 probability=float(seen[best]),
-                filtered_class_index=(best_filtered := int(smooth.argmax())),
-                filtered_probability=float(smooth[best_filtered]),
+                filtered_class_index=(chosen := int(held)),
+                filtered_probability=float(smooth[chosen]),
+                probabilities=seen,
+                filtered_probabilities=smooth,
             )
-            for box, track_id, seen, smooth in zip(
-                prepared.boxes, prepared.ids, raw, filtered, strict=True
+            for box, track_id, seen, smooth, held in zip(
+                prepared.boxes, prepared.ids, raw, *filtered, strict=True
             )
         )
+
+
+def classify_together(requests: Sequence[Request]) -> list[Perception | FrameError]:
+    """Classify frames of several cameras in one call of the engine that they share.
+
+    Args:
+        requests: The frames, at least one; all their classifiers have the same engine.
+
+    Returns:
+        In the same order, what is on each frame, or why it cannot be decoded.
+
+    Raises:
+        EngineError: If the engine fails or returns something else than finite logits.
+    """
+    begun = [request.classifier.begin(request.frame, request.regions) for request in requests]
+    for each in begun:
+        if isinstance(each, Begun):
+            each.watch.skip()
+    batches = [each.prepared.batch for each in begun if isinstance(each, Begun)]
+    if not batches:
+        return [each for each in begun if isinstance(each, FrameError)]
+    batch = batches[0] if len(batches) == 1 else np.concatenate(batches)
+    logits = requests[0].classifier.infer(batch)
+    for each in begun:
+        if isinstance(each, Begun) and len(each.prepared.batch):
+            each.watch.lap("infer")
+    outcomes: list[Perception | FrameError] = []
+    done = 0
+    for request, each in zip(requests, begun, strict=True):
+        if isinstance(each, FrameError):
+            outcomes.append(each)
+            continue
+        count = len(each.prepared.batch)
+        outcomes.append(request.classifier.finish(each, logits[done : done + count]))
+        done += count
+    return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A frame whose input is prepared."""
+
+    frame: CameraFrame
+    prepared: Prepared
+    watch: _StopWatch
 
 
 class _StopWatch:
@@ -113,6 +189,10 @@ class _StopWatch:
         now_ns = time.perf_counter_ns()
         self._stages_ms[stage] = (now_ns - self._last_ns) / _NS_PER_MS
         self._last_ns = now_ns
+
+    def skip(self) -> None:
+        """Leave out what happened since the last stage; the total has it."""
+        self._last_ns = time.perf_counter_ns()
 
     def stages_ms(self) -> dict[str, float]:
         total_ms = (time.perf_counter_ns() - self._started_ns) / _NS_PER_MS

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,8 @@ class RegionResult:
         probability: Its softmax probability, between 0 and 1.
         filtered_class_index: Most probable class after the temporal filter.
         filtered_probability: Its filtered probability, between 0 and 1.
+        probabilities: Of every class in this frame, shape (classes,).
+        filtered_probabilities: Of every class after the temporal filter, shape (classes,).
     """
 
     box: tuple[float, float, float, float] | None
@@ -27,6 +34,8 @@ class RegionResult:
     probability: float
     filtered_class_index: int
     filtered_probability: float
+    probabilities: NDArray[np.float64] = field(compare=False, repr=False)
+    filtered_probabilities: NDArray[np.float64] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ def region(box):
         probability=0.972,
         filtered_class_index=1,
         filtered_probability=0.9,
+        probabilities=np.array([0.028, 0.972]),
+        filtered_probabilities=np.array([0.1, 0.9]),
     )
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from qpde_perception.bags import BagError
@@ -28,6 +29,8 @@ REGION = RegionResult(
     probability=0.123456789,
     filtered_class_index=3,
     filtered_probability=0.5,
+    probabilities=np.full(4, 0.25),
+    filtered_probabilities=np.full(4, 0.25),
 )
 
 

@@ -12,7 +12,14 @@ from numpy.testing import assert_allclose
 from qpde_perception.bundles import Bundle, Manifest
 from qpde_perception.engines import EngineError
 from qpde_perception.frames import CameraFrame, FrameError, InputSpec, Regions
-from qpde_perception.perception import Classifier, ExponentialFilter, NoFilter, softmax
+from qpde_perception.perception import (
+    Classifier,
+    ExponentialFilter,
+    NoFilter,
+    Request,
+    classify_together,
+    softmax,
+)
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 STAGES = {"decode", "prepare", "infer", "postprocess", "total"}
@@ -214,3 +221,36 @@ def test_logits_that_are_not_finite_are_an_engine_error():
 
     with pytest.raises(EngineError, match="not finite"):
         Classifier(bundle(), BrokenEngine(), NoFilter()).classify(raw(flag()))
+
+
+def test_frames_of_several_cameras_are_one_batch_and_the_same_as_one_by_one():
+    engine = MeanColourEngine()
+    asked = [
+        (raw(flag(), 7), bands("blue", "red")),
+        (raw(flag()[:, :40], 9), None),
+        (raw(flag()), bands()),
+    ]
+    alone = [Classifier(bundle(), engine, NoFilter()).classify(*each) for each in asked]
+    engine.batches.clear()
+    requests = [Request(Classifier(bundle(), engine, NoFilter()), *each) for each in asked]
+    together = classify_together(requests)
+    assert [len(batch) for batch in engine.batches] == [3]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.stamp_ns, one.regions) == (other.stamp_ns, other.regions)
+        assert set(one.stages_ms) == set(other.stages_ms)
+        assert one.stages_ms["total"] >= sum(one.stages_ms.values()) - one.stages_ms["total"] - 1e-6
+
+
+def test_a_damaged_frame_of_one_camera_costs_no_frame_of_another():
+    engine = MeanColourEngine()
+    damaged = CameraFrame(5, "left", "bgr8", 10, 10, 30, memoryview(b"short"))
+    classifiers = [Classifier(bundle(), engine, NoFilter()) for _ in range(2)]
+    fault, seen = classify_together(
+        [Request(classifiers[0], damaged), Request(classifiers[1], raw(flag()[:, :40]))]
+    )
+    assert isinstance(fault, FrameError)
+    assert seen.regions[0].label == "red"
+    assert [type(each) for each in classify_together([Request(classifiers[0], damaged)])] == [
+        FrameError
+    ]
+    assert len(engine.batches) == 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from qpde_perception.perception import ExponentialFilter, NoFilter
+from qpde_perception.perception import ExponentialFilter, HysteresisFilter, NoFilter
 from qpde_perception.perception import filters as module
 
 A = np.array([1.0, 0.0, 0.0])
@@ -29,7 +29,11 @@ def exponential(time_constant_s=1.0, reset_after_s=5.0):
 def see(temporal_filter, at_s, *items):
     """Give the filter one frame of (id, box, probabilities)."""
     ids, boxes, probabilities = zip(*items, strict=True) if items else ((), (), np.empty((0, 3)))
-    return temporal_filter.update(round(at_s * SECOND_NS), ids, boxes, np.array(probabilities))
+    return outcome(temporal_filter, at_s, ids, boxes, np.array(probabilities)).probabilities
+
+
+def outcome(temporal_filter, at_s, ids, boxes, probabilities):
+    return temporal_filter.update(round(at_s * SECOND_NS), ids, boxes, probabilities)
 
 
 def mixed(old, new, after_s, time_constant_s=1.0):
@@ -187,3 +191,54 @@ def test_filtered_probabilities_are_probabilities_in_any_drive(drive):
 def test_time_constant_must_be_positive(time_constant_s):
     with pytest.raises(ValueError, match="must be above 0"):
         exponential(time_constant_s=time_constant_s)
+
+
+def classes_held(seconds_and_classes, *, hold_s=1.0, reset_after_s=5.0):
+    """Show one thing, its frames wholly sure of a class, and return the filtered classes."""
+    temporal_filter = HysteresisFilter(hold_s=hold_s, reset_after_s=reset_after_s)
+    return [
+        int(outcome(temporal_filter, at_s, ["a"], [HERE], np.eye(3)[[index]]).classes[0])
+        for at_s, index in seconds_and_classes
+    ]
+
+
+def test_a_class_is_held_until_another_has_led_for_the_hold_time():
+    assert classes_held([(0, 0), (1, 1), (1.5, 1), (1.9, 1), (2.0, 1)]) == [0, 0, 0, 0, 1]
+
+
+def test_a_lead_that_is_interrupted_begins_anew():
+    assert classes_held([(0, 0), (1, 1), (1.5, 0), (1.9, 1), (2.8, 1), (2.9, 1)]) == [0] * 5 + [1]
+    assert classes_held([(0, 0), (1, 1), (1.9, 2), (2.0, 1), (2.9, 1), (3.0, 1)]) == [0] * 5 + [1]
+
+
+def test_a_held_class_is_let_go_when_the_thing_was_out_of_sight():
+    assert classes_held([(0, 0), (6, 1)]) == [0, 1]
+    assert classes_held([(0, 0), (-1, 1)]) == [0, 1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=40),
+    st.integers(1, 30),
+)
+def test_no_class_lasts_shorter_than_the_hold_time(steps, hold):
+    stamps = np.cumsum([step for step, _ in steps])
+    seen = [(int(at), index) for at, (_, index) in zip(stamps, steps, strict=True)]
+    classes = classes_held(seen, hold_s=hold, reset_after_s=1e3)
+    changes = [0, *(i for i in range(1, len(classes)) if classes[i] != classes[i - 1])]
+    gaps = np.diff(stamps[changes])
+    assert (gaps >= hold).all()
+    assert all(classes[i] == seen[i][1] for i in changes)
+
+
+def test_held_classes_leave_the_probabilities_of_the_frame_as_they_are():
+    temporal_filter = HysteresisFilter(hold_s=1.0, reset_after_s=5.0)
+    outcome(temporal_filter, 0, [""], [None], A[None])
+    held = outcome(temporal_filter, 0.5, [""], [None], B[None])
+    assert_array_equal(held.probabilities, [B])
+    assert held.classes.tolist() == [0]
+
+
+@pytest.mark.parametrize("hold_s", [0.0, -1.0, math.nan])
+def test_a_hold_time_that_is_not_above_zero_is_refused(hold_s):
+    with pytest.raises(ValueError, match="hold_s"):
+        HysteresisFilter(hold_s=hold_s, reset_after_s=1.0)

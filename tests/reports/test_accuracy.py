@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ def result(box, predicted, filtered=None, probability=0.5):
         probability=probability,
         filtered_class_index=predicted if filtered is None else filtered,
         filtered_probability=probability,
+        probabilities=np.full(2, 0.5),
+        filtered_probabilities=np.full(2, 0.5),
     )
 
 

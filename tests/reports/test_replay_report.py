@@ -57,6 +57,8 @@ def region(index, box=(10.0, 10.0, 40.0, 30.0)):
         probability=0.97,
         filtered_class_index=index,
         filtered_probability=0.97,
+        probabilities=np.full(2, 0.5),
+        filtered_probabilities=np.full(2, 0.5),
     )
 
 

@@ -1,0 +1,271 @@
+"""Plays a recorded drive: rosbag1, rosbag2, MCAP or SQLite, also a damaged one.
+
+    python -m ros2_nodes.bag_player_node --ros-args -p drive:=FILE_OR_FOLDER -p rate:=2.0
+
+Messages go out byte for byte as ROS 2 recorded them, those of ROS 1 converted. Pacing does not
+drift, whatever the rate. With `rate` 0 nothing waits for recorded times: each message goes out when
+the middleware of every reliable subscriber has the one before; a subscriber that works more slowly
+than that loses what does not fit into its own queue.
+
+Services: `~/pause` (std_srvs/SetBool, true pauses and false resumes) and `~/step`
+(std_srvs/Trigger, lets one message out while paused).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
+from rclpy.node import Node
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
+from std_srvs.srv import SetBool, Trigger
+
+from qpde_perception.bags import (
+    BagError,
+    Playback,
+    Prefetch,
+    Tick,
+    begins_with_header,
+    latched_before,
+    open_drive,
+    restamped,
+)
+from ros2_nodes.declarations import Declaration, declare
+from ros2_nodes.message_types import InterfaceError, demand_layout, message_class
+from ros2_nodes.process import run, spinning
+
+if TYPE_CHECKING:
+    from rclpy.publisher import Publisher
+
+    from qpde_perception.bags import Offer, SerializedMessage, TopicInfo
+
+NAME = "bag_player"
+SENSOR_DATA = QoSProfile(depth=5)  # reliable and volatile, as REP-2003 publishes
+DECLARATIONS = (
+    Declaration("drive", "", "The recording: a file, or the folder of a rosbag2."),
+    Declaration(
+        "rate",
+        1.0,
+        "How many times faster than recorded; 0 for as fast as subscribers take it.",
+        minimum=0.0,
+        maximum=1000.0,
+    ),
+    Declaration("loop", False, "Whether to begin again at the end; stamps then jump back."),
+    Declaration(
+        "start_offset_s",
+        0.0,
+        "Where to start, seconds after the start of the drive. Of latched topics the last messages "
+        "before it are sent at once.",
+        minimum=0.0,
+        maximum=1e9,
+    ),
+    Declaration("topics", (), "The topics to play; empty for all."),
+    Declaration("publish_clock", False, "Whether to publish the drive's time on /clock."),
+    Declaration(
+        "clock_hz",
+        40.0,
+        "How often /clock ticks between messages, per second; it ticks with each message as well.",
+        minimum=0.1,
+        maximum=1000.0,
+    ),
+    Declaration("wait_for_subscribers", (), "Topics that must have a subscriber before it starts."),
+    Declaration("start_paused", False, "Whether to wait for ~/pause or ~/step at the start."),
+    Declaration(
+        "restamp",
+        "none",
+        "What happens to the stamp of the header that a message begins with: nothing, or the time "
+        "of sending.",
+        choices=("none", "now"),
+    ),
+)
+# Messages read ahead: enough for a disk that stutters, few enough for large raw images.
+_AHEAD = 8
+_ACKNOWLEDGED_WITHIN = Duration(seconds=1)
+_LOOK_AGAIN_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The parameters; see `DECLARATIONS`."""
+
+    drive: str
+    rate: float
+    loop: bool
+    start_offset_s: float
+    topics: tuple[str, ...]
+    publish_clock: bool
+    clock_hz: float
+    wait_for_subscribers: tuple[str, ...]
+    start_paused: bool
+    restamp: str
+
+
+class BagPlayer(Node):
+    """The node.
+
+    Raises:
+        BagError: If the drive cannot be read, or none of its topics can be played.
+        DeclarationError: If a parameter is wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        self._settings = settings = Settings(**declare(self, DECLARATIONS))
+        if not settings.drive:
+            msg = "no drive is named; add --ros-args -p drive:=FILE_OR_FOLDER"
+            raise BagError(msg)
+        self._drive = open_drive(Path(settings.drive))
+        self._publishers_of: dict[str, Publisher[Any]] = {}
+        self._restamped: set[str] = set()
+        self._sent: Counter[str] = Counter()
+        self._clock_publisher: Publisher[Any] | None = None
+        if settings.publish_clock:
+            self._clock_publisher = self.create_publisher(Clock, "/clock", QoSProfile(depth=1))
+        for topic in self._wanted():
+            self._advertise(topic)
+        if not self._publishers_of:
+            msg = f"{settings.drive}: there is nothing in it to play; see the warnings"
+            raise BagError(msg)
+        for name in set(settings.wait_for_subscribers) - set(self._publishers_of):
+            msg = f"parameter wait_for_subscribers: {name} is not played"
+            raise BagError(msg)
+        self._playback = Playback(
+            settings.rate,
+            tick_hz=settings.clock_hz if settings.publish_clock else 0.0,
+            paused=settings.start_paused,
+        )
+        self.context.on_shutdown(self._playback.stop)
+        self.create_service(SetBool, "~/pause", self._pause)
+        self.create_service(Trigger, "~/step", self._step)
+
+    def play(self) -> None:
+        """Play until the end, or until ROS is shut down, and log what was sent."""
+        try:
+            self._wait_for_subscribers()
+            self._play_once()
+            while self._settings.loop and not self._playback.stopped:
+                self._play_once()
+            if not self._playback.stopped:
+                for publisher in self._publishers_of.values():
+                    publisher.wait_for_all_acked(_ACKNOWLEDGED_WITHIN)
+        finally:
+            for line in self._drive.losses:
+                self.get_logger().warning(line)
+            for topic in self._publishers_of:
+                self.get_logger().info(f"sent {self._sent[topic]} on {topic}")
+            self._drive.close()
+
+    def _wanted(self) -> list[TopicInfo]:
+        there = {topic.name: topic for topic in self._drive.topics}
+        if missing := sorted(set(self._settings.topics) - set(there)):
+            msg = f"no topic {', '.join(missing)}; the drive has: {', '.join(there) or 'none'}"
+            raise BagError(msg)
+        return [there[name] for name in self._settings.topics or there]
+
+    def _advertise(self, topic: TopicInfo) -> None:
+        """Make the publisher of a topic, or warn that it cannot be played."""
+        if topic.name == "/clock" and self._clock_publisher is not None:
+            self.get_logger().warning("/clock of the recording is left out; publish_clock is on")
+            return
+        try:
+            layout = self._drive.layout(topic.name)
+            demand_layout(layout)
+            publisher = self.create_publisher(
+                message_class(topic.type),
+                topic.name,
+                _profile(topic.offer),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+        except (BagError, InterfaceError, NameValidationException) as error:
+            self.get_logger().warning(f"{topic.name} is left out: {error}")
+            return
+        self._publishers_of[topic.name] = publisher
+        if self._settings.restamp == "now" and begins_with_header(layout, topic.type):
+            self._restamped.add(topic.name)
+
+    def _wait_for_subscribers(self) -> None:
+        waiting = list(self._settings.wait_for_subscribers)
+        for name in waiting:
+            self.get_logger().info(f"waiting for a subscriber of {name}")
+        while waiting and not self._playback.stopped:
+            time.sleep(_LOOK_AGAIN_S)
+            waiting = [
+                each for each in waiting if not self._publishers_of[each].get_subscription_count()
+            ]
+
+    def _play_once(self) -> None:
+        start_s = self._settings.start_offset_s
+        start_ns = self._drive.log_time_at(start_s)
+        for latched in latched_before(self._drive, self._publishers_of, start_s):
+            self._publish(latched)
+        messages = self._drive.serialized(self._publishers_of.keys(), start_s=start_s)
+        with Prefetch(messages, _AHEAD) as ahead:
+            for event in self._playback.play(ahead, start_ns):
+                if isinstance(event, Tick):
+                    self._publish_clock(event.position_ns)
+                else:
+                    self._publish_clock(event.log_time_ns)
+                    self._publish(event)
+
+    def _publish(self, message: SerializedMessage) -> None:
+        publisher = self._publishers_of[message.topic]
+        cdr = message.cdr
+        if message.topic in self._restamped:
+            cdr = restamped(cdr, self.get_clock().now().nanoseconds)
+        publisher.publish(cdr)
+        self._sent[message.topic] += 1
+        if self._settings.rate == 0:
+            publisher.wait_for_all_acked(_ACKNOWLEDGED_WITHIN)
+
+    def _publish_clock(self, position_ns: int) -> None:
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(Clock(clock=Time(nanoseconds=position_ns).to_msg()))
+
+    def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data:
+            self._playback.pause()
+        else:
+            self._playback.resume()
+        response.success = True
+        response.message = "paused" if request.data else "playing"
+        return response
+
+    def _step(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._playback.step()
+        response.message = "" if response.success else "not paused; call ~/pause first"
+        return response
+
+
+def _profile(offer: Offer | None) -> QoSProfile:
+    if offer is None:
+        return SENSOR_DATA
+    reliability, durability = QoSReliabilityPolicy, QoSDurabilityPolicy
+    return QoSProfile(
+        depth=offer.depth,
+        reliability=reliability.RELIABLE if offer.reliable else reliability.BEST_EFFORT,
+        durability=durability.TRANSIENT_LOCAL if offer.latched else durability.VOLATILE,
+    )
+
+
+def _play() -> None:
+    node = BagPlayer()
+    with spinning(node):
+        node.play()
+
+
+def main() -> int:
+    """Play a drive, and return the exit code of the process."""
+    return run(NAME, _play)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The worker: one thread that classifies the newest frame of every camera, and its engines."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from qpde_perception.engines import EngineError, open_engine
+from qpde_perception.frames import FrameError
+from qpde_perception.monitoring import DropReason
+from qpde_perception.perception import Classifier, Mailbox, Request, classify_together
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qpde_perception.bundles import Bundle
+    from qpde_perception.engines import Engine
+    from qpde_perception.frames import CameraFrame, Regions
+    from qpde_perception.perception import Perception, TemporalFilter
+
+_RETRY_S = 5.0
+"""How long after the last engine has failed all of them are tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A frame to be classified: its camera, its message, and when it came, on the node's clock."""
+
+    camera: str
+    header: Any
+    frame: CameraFrame
+    regions: Regions | None
+    arrived_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a frame was not classified."""
+
+    reason: DropReason
+    fault: str
+
+
+class EngineLine:
+    """The engines that can serve a model, best first; one serves, the next stands in for it."""
+
+    def __init__(self, bundle: Bundle, names: Sequence[str], threads: int) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            bundle: The model.
+            names: Engines in the order in which they are tried.
+            threads: Number of threads of a CPU engine; 0 lets it choose.
+        """
+        self._bundle, self._names, self._threads = bundle, tuple(names), threads
+        self._left = list(self._names)
+        self.engine: Engine | None = None
+        self.refusals: dict[str, str] = {}
+
+    def advance(self) -> Engine | None:
+        """Open the next engine that passes its self-test; None where none is left."""
+        self.close()
+        while self._left:
+            name = self._left.pop(0)
+            try:
+                self.engine = open_engine(self._bundle, name, threads=self._threads)
+            except EngineError as error:
+                self.refusals[name] = str(error)
+                continue
+            return self.engine
+        return None
+
+    def fail(self, fault: str) -> None:
+        """Note that the serving engine failed."""
+        if self.engine is not None:
+            self.refusals[self.engine.name] = fault
+
+    def restart(self) -> Engine | None:
+        """Try all engines again, from the first."""
+        self._left = list(self._names)
+        self.refusals.clear()
+        return self.advance()
+
+    def close(self) -> None:
+        """Free the serving engine."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+
+
+class Worker:
+    """Takes frames from a mailbox, classifies them together, and delivers what became of each."""
+
+    def __init__(
+        self,
+        line: EngineLine,
+        classifiers: dict[str, Classifier],
+        deliver: Callable[[Job, Perception | Loss], None],
+        *,
+        admit: Callable[[Job], str | None],
+        report: Callable[[str], None],
+    ) -> None:
+        """Prepare; `start` starts the thread.
+
+        Args:
+            line: Where engines come from; one is open.
+            classifiers: One classifier per camera.
+            deliver: Gets every frame with its result, in the worker's thread.
+            admit: Says of a frame, as its turn comes, why it is too old, or None.
+            report: Gets lines for the log.
+        """
+        self._line, self._classifiers = line, classifiers
+        self._deliver, self._admit, self._report = deliver, admit, report
+        self._mailbox: Mailbox[Job] = Mailbox()
+        self._thread = Thread(target=self._run, name="worker", daemon=True)
+        self._priority, self._tried_s = 0, time.monotonic()
+
+    def start(self, priority: int) -> None:
+        """Start the thread.
+
+        Args:
+            priority: Its priority in SCHED_FIFO; 0 for ordinary scheduling.
+        """
+        self._priority = priority
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        """Leave a frame; the camera's one that still waited is delivered as superseded."""
+        superseded = self._mailbox.put(job.camera, job)
+        if superseded is not None:
+            self._deliver(superseded, Loss(DropReason.SUPERSEDED, "a newer frame came"))
+
+    def stop(self) -> None:
+        """Let the frames at hand be finished; those that wait are delivered as superseded."""
+        for job in self._mailbox.close().values():
+            self._deliver(job, Loss(DropReason.SUPERSEDED, "the node was deactivated"))
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        if self._priority:
+            try:
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._priority))
+            except (OSError, AttributeError) as error:
+                self._report(
+                    f"priority {self._priority}: {error}; give the user an rtprio limit, or set 0"
+                )
+        while jobs := self._mailbox.take():
+            fresh = []
+            for job in jobs.values():
+                fault = self._admit(job)
+                if fault is None:
+                    fresh.append(job)
+                else:
+                    self._deliver(job, Loss(DropReason.TOO_OLD, fault))
+            if fresh:
+                self._serve(fresh)
+
+    def _serve(self, jobs: list[Job]) -> None:
+        fault = "no engine is left"
+        if self._line.engine is None and time.monotonic() - self._tried_s > _RETRY_S:
+            self._tried_s = time.monotonic()
+            self._adopt(self._line.restart())
+        while self._line.engine is not None:
+            requests = [
+                Request(self._classifiers[job.camera], job.frame, job.regions) for job in jobs
+            ]
+            try:
+                outcomes = classify_together(requests)
+            except EngineError as error:
+                fault = str(error)
+                self._report(fault)
+                self._line.fail(fault)
+                self._adopt(self._line.advance())
+                self._tried_s = time.monotonic()
+                continue
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                if isinstance(outcome, FrameError):
+                    self._deliver(job, Loss(DropReason.MALFORMED, str(outcome)))
+                else:
+                    self._deliver(job, outcome)
+            return
+        for job in jobs:
+            self._deliver(job, Loss(DropReason.ENGINE_DOWN, fault))
+
+    def _adopt(self, engine: Engine | None) -> None:
+        if engine is None:
+            self._report("no engine is left: " + "; ".join(self._line.refusals.values()))
+            return
+        self._report(f"engine {engine.name} serves now")
+        for classifier in self._classifiers.values():
+            classifier.engine = engine
+
+
+def classifiers_of(
+    bundle: Bundle, engine: Engine, filters: dict[str, TemporalFilter]
+) -> dict[str, Classifier]:
+    """Return one classifier per camera, all with one engine."""
+    return {name: Classifier(bundle, engine, each) for name, each in filters.items()}
