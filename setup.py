@@ -16,7 +16,7 @@ if int(setuptools.__version__.split(".")[0]) < 61:
     raise SystemExit(message)
 
 
-def shared(folder, pattern):
+def shared(folder: str, pattern: str) -> list[tuple[str, list[str]]]:
     """Return the entries of data_files that keep a folder's tree under share/qpde_perception."""
     found = sorted(path.relative_to(ROOT) for path in (ROOT / folder).rglob(pattern))
     files = [path for path in found if (ROOT / path).is_file() and path.name[0] != "."]
@@ -35,6 +35,7 @@ setuptools.setup(
         *shared("launch", "*.launch.py"),
         *shared("launch", "*.yaml"),
         *shared("models", "*"),
+        *shared("samples", "*"),
         *shared("security", "*.xml"),
     ],
 )
