@@ -25,11 +25,11 @@ from ros2_nodes.interfaces.building import (
     Distribution,
     build_packages,
     check_tools,
+    installed_distribution,
 )
 from ros2_nodes.interfaces.errors import InterfacesError, ToolsMissingError
 from ros2_nodes.interfaces.packages import PACKAGES
 
-PROGRAM = [sys.executable, "-m", "ros2_nodes.interfaces"]
 VISION, FOXGLOVE = PACKAGES
 KILTED = Distribution("kilted", "9.1.2", "cmake==4.4.5\n")
 
@@ -141,9 +141,15 @@ def test_a_built_message_is_the_message_of_a_recorded_drive(name):
 
 
 @needs_ros
-def test_the_program_finds_nothing_to_do_a_second_time():
-    done = subprocess.run(PROGRAM, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_program_finds_nothing_to_do_where_all_is_current(capsys):
+    for package in PACKAGES:
+        if not state.is_provided(package.name):
+            fingerprint = package.fingerprint(installed_distribution().fingerprint())
+            assert state.is_current(package.name, fingerprint), (
+                "run ros2_nodes.interfaces"
+            )
+    assert main() == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_sourced_installation_provides_its_packages(tmp_path, monkeypatch):
