@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Classification, Detection2DArray
 
 from qpde_perception.bags.messages import boxes_in, frame_in, stamp_of
 from qpde_perception.monitoring import (
+    CameraReport,
     DropReason,
     ExpectedRate,
     StreamStatistics,
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
+    from qpde_perception.monitoring import Counts, InputAge
     from qpde_perception.perception import Perception
     from qpde_perception.perception.matching import Matches
     from ros2_nodes.messages import ResultWriter
@@ -49,7 +54,11 @@ _NS_PER_MS = 1e6
 
 
 class Camera:
-    """One camera's subscriptions and publishers, and what is known of its stream."""
+    """One camera's subscriptions and publishers, and what is known of its stream.
+
+    Images and boxes come in one thread of the executor; `silence` and `report` may be called from
+    another.
+    """
 
     def __init__(
         self,
@@ -80,11 +89,13 @@ class Camera:
         topic = node.resolve_topic_name(f"{self._prefix}input/image")
         self.topic = f"{topic}/compressed" if self._compressed else topic
         self._fixed = settings.fixed_regions
+        self._taking = Lock()
+        self._listening = False
         self._matcher: RegionMatcher[Job] = RegionMatcher(slop_ns=settings.slop_ns)
-        rate_hz = settings["expected_rate_hz"]
-        expected = ExpectedRate(rate_hz, settings["rate_tolerance_percent"]) if rate_hz else None
-        self.stream = StreamStatistics(expected)
-        self.losses = UpstreamLosses(expected.period_ns if expected else None)
+        rate_hz = settings["expected_frequency"]
+        expected = ExpectedRate(rate_hz, settings["tolerance"]) if rate_hz else None
+        self._stream = StreamStatistics(expected)
+        self._losses = UpstreamLosses(expected.period_ns if expected else None)
         self._incompatible: int | None = None
         self._policies: set[str] = set()
         self._messages_lost: int | None = None
@@ -105,26 +116,50 @@ class Camera:
 
     def listen(self) -> None:
         """Subscribe to the images, and to the boxes where these are asked for."""
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=self._settings["image_depth"],
-            reliability=ReliabilityPolicy[self._settings["image_reliability"].upper()],
-        )
-        self.stream.reset()
-        self.losses.reset()
-        kind = CompressedImage if self._compressed else Image
-        self._subscribe(kind, self.topic, self._on_image, qos, watched=True)
+        self._stream.reset()
+        self._losses.reset()
+        self._listening = True
+        asked = self._settings["image_reliability"]
+        self._subscribe_images(ReliabilityPolicy.RELIABLE if asked == "auto" else _policy(asked))
         if self._settings["regions"] == "topic":
             topic = f"{self._prefix}input/regions"
+            qos = self._qos(ReliabilityPolicy.BEST_EFFORT)
             self._subscribe(Detection2DArray, topic, self._on_regions, qos, watched=False)
 
+    def _subscribe_images(self, reliability: ReliabilityPolicy) -> None:
+        self._reliability = reliability
+        kind = CompressedImage if self._compressed else Image
+        self._images = self._subscribe(
+            kind, self.topic, self._on_image, self._qos(reliability), watched=True
+        )
+
+    def _settle_for_best_effort(self) -> None:
+        """Hear a camera that offers no more; a reliable one is then heard as best effort, too."""
+        with self._taking:
+            if not self._listening or self._reliability is ReliabilityPolicy.BEST_EFFORT:
+                return
+            self._subscriptions.remove(self._images)
+            self._node.destroy_subscription(self._images)
+            self._incompatible, self._policies = 0, set()
+            self._losses.reset()
+            self._subscribe_images(ReliabilityPolicy.BEST_EFFORT)
+
+    def _qos(self, reliability: ReliabilityPolicy) -> QoSProfile:
+        return QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=self._settings["image_depth"],
+            reliability=reliability,
+        )
+
     def silence(self) -> None:
-        """Unsubscribe; images that wait for their boxes are lost."""
+        """Unsubscribe; images that wait for their boxes are lost, and none arrives any more."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
-        for job in self._matcher.clear():
-            self._lost(job, Loss(DropReason.SUPERSEDED, "the node was deactivated"))
+        with self._taking:
+            self._listening = False
+            for job in self._matcher.clear():
+                self._lost(job, Loss(DropReason.SUPERSEDED, "the node was deactivated"))
 
     def close(self) -> None:
         """Free the publishers."""
@@ -134,10 +169,22 @@ class Camera:
 
     def jumped(self) -> None:
         """Start anew after a jump of the clock."""
-        self.stream.reset()
-        self.losses.reset()
-        for job in self._matcher.clear():
-            self._lost(job, Loss(DropReason.SUPERSEDED, "the clock jumped"))
+        with self._taking:
+            self._stream.reset()
+            self._losses.reset()
+            for job in self._matcher.clear():
+                self._lost(job, Loss(DropReason.SUPERSEDED, "the clock jumped"))
+
+    def report(self, counts: Counts, age: InputAge) -> CameraReport:
+        """Return what is known of the camera now.
+
+        Args:
+            counts: Its frames.
+            age: How long it has been silent.
+        """
+        with self._taking:
+            stream, losses = self._stream.snapshot(), self._losses.snapshot()
+        return CameraReport(self.topic, stream, losses, counts, age)
 
     @property
     def transport(self) -> TransportReport:
@@ -175,17 +222,23 @@ class Camera:
     def _on_image(self, message: Any, info: Any) -> None:
         now_ns = self._node.get_clock().now().nanoseconds
         frame = frame_in(message, compressed=self._compressed)
-        self.stream.add(frame.stamp_ns, now_ns)
-        self.losses.add(frame.stamp_ns, info.get("publication_sequence_number"))
         job = Job(self.name, message.header, frame, self._fixed, now_ns)
-        self._arrived(self)
-        if self._settings["regions"] == "topic":
-            self._settle(self._matcher.add_frame(frame.stamp_ns, job))
-        else:
-            self._ready(job)
+        with self._taking:
+            if not self._listening:
+                return  # taken by the executor before the subscription was destroyed
+            self._stream.add(frame.stamp_ns, now_ns)
+            self._losses.add(frame.stamp_ns, info.get("publication_sequence_number"))
+            self._arrived(self)
+            if self._settings["regions"] == "topic":
+                self._settle(self._matcher.add_frame(frame.stamp_ns, job))
+            else:
+                self._ready(job)
 
     def _on_regions(self, message: Any) -> None:
-        self._settle(self._matcher.add_regions(stamp_of(message), boxes_in(message)))
+        stamp_ns, regions = stamp_of(message), boxes_in(message)
+        with self._taking:
+            if self._listening:
+                self._settle(self._matcher.add_regions(stamp_ns, regions))
 
     def _settle(self, matches: Matches[Job]) -> None:
         for job in matches.passed:
@@ -202,9 +255,9 @@ class Camera:
 
     def _subscribe(
         self, kind: Any, topic: str, callback: Any, qos: QoSProfile, *, watched: bool
-    ) -> None:
-        incompatible = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
-        everything = SubscriptionEventCallbacks(
+    ) -> Any:
+        incompatible = _Events(incompatible_qos=self._on_incompatible)
+        everything = _Events(
             incompatible_qos=self._on_incompatible, message_lost=self._on_message_lost
         )
         for events in (everything, incompatible, None) if watched else (None,):
@@ -219,11 +272,45 @@ class Camera:
                 self._incompatible = self._incompatible or 0
             if events is everything:
                 self._messages_lost = self._messages_lost or 0
-            return
+            return subscription
+        raise AssertionError  # without events it is always supported
 
     def _on_incompatible(self, event: Any) -> None:
         self._incompatible = (self._incompatible or 0) + event.total_count_change
-        self._policies.add(qos_policy_name_from_kind(event.last_policy_kind))
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        self._policies.add(policy)
+        if policy.startswith("RELIABILITY") and self._settings["image_reliability"] == "auto":
+            # Not here: the subscription cannot be destroyed within its own event.
+            executor = self._node.executor
+            assert executor is not None
+            executor.create_task(self._settle_for_best_effort)
 
     def _on_message_lost(self, event: Any) -> None:
         self._messages_lost = (self._messages_lost or 0) + event.total_count_change
+
+
+def _policy(name: str) -> ReliabilityPolicy:
+    return ReliabilityPolicy[name.upper()]
+
+
+class _Events(SubscriptionEventCallbacks):
+    """Events of a subscription that may be destroyed while one of them is on its way.
+
+    Without this the event raises where the executor takes it, which keeps the callback group
+    locked for good.
+    """
+
+    def create_event_handlers(self, *arguments: Any, **options: Any) -> Any:
+        handlers = super().create_event_handlers(*arguments, **options)
+        for handler in handlers:
+            handler.take_data = _unless_destroyed(handler.take_data)  # type: ignore[method-assign]
+        return handlers
+
+
+def _unless_destroyed(take: Callable[[], Any]) -> Callable[[], Any]:
+    def take_data() -> Any:
+        with suppress(rclpy_implementation.InvalidHandle):
+            return take()
+        return None
+
+    return take_data

@@ -17,23 +17,22 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
 from rclpy.executors import MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from qpde_perception.bundles import BundleError, find_model, golden_of, load_bundle
+from qpde_perception.bundles import BundleError, find_model, load_bundle
 from qpde_perception.engines import EngineError
 from qpde_perception.monitoring import (
     Accounting,
     CameraReport,
     Counts,
-    DropReason,
     EngineReport,
-    Level,
     ProcessingTimeWatchdog,
-    TaskStatus,
     WatchdogLimits,
     camera_input_task,
     engine_task,
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleState
 
     from qpde_perception.bundles import Bundle
+    from qpde_perception.engines import Engine
+    from qpde_perception.monitoring import TaskStatus
     from qpde_perception.perception import Perception
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -84,7 +85,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         # Transitions may take long, so they must not keep images and diagnostics waiting.
         Node.__init__(self, "classifier", **options)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
-        self._counting = Lock()
+        self._counting, self._telling = Lock(), Lock()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._accounting = Accounting()
         self._cameras: list[Camera] = []
@@ -92,7 +93,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._latched: list[Any] = []
         self._worker: Worker | None = None
         self._line: EngineLine | None = None
-        self._busy = ""
+        self._busy = self._fault = ""
         self._declared = ConfiguredParameters(
             self, DECLARATIONS, lambda: bool(self._line or self._busy)
         )
@@ -107,32 +108,19 @@ class ClassifierNode(LifecycleNodeMixin, Node):
     @_logged
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, verify the model, open and warm up an engine."""
+        self._fault = ""
         try:
-            self._settings = settings = Settings.of(self._declared.values())
-            period_s = settings["diagnostic_updater.period"]
-            self._every(period_s, self._publish_diagnostics)
-            self._say(f"verifying model {settings['model'] or 'traffic_signs'}")
-            self._bundle = bundle = load_bundle(find_model(settings["model"] or None))
-            names = (settings["engine"],) if settings["engine"] else bundle.manifest.engines
-            self._say(f"opening the first engine that works of: {', '.join(names)}")
-            self._line = EngineLine(bundle, names, settings["threads"])
-            engine = self._line.advance()
-            if engine is None:
-                refusals = "; ".join(self._line.refusals.values())
-                self.get_logger().error(f"no engine serves {bundle.manifest.name}: {refusals}")
-                self.release()
-                return TransitionCallbackReturn.FAILURE
-            for name, refusal in self._line.refusals.items():
-                self.get_logger().warning(f"engine {name} is passed over: {refusal}")
-            self._say("warming up")
-            engine.infer(golden_of(bundle).pixels)
+            engine = self._open()
         except (DeclarationError, BundleError, EngineError, OSError) as error:
             self.get_logger().error(str(error))
             self.release()
+            self._fault = str(error)
+            self._publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
-        self._say("")
-        self._announce(bundle)
-        manifest = bundle.manifest
+        finally:
+            self._busy = ""
+        self._announce(self._bundle)
+        settings, manifest = self._settings, self._bundle.manifest
         writer = ResultWriter(
             manifest.labels, top_k=settings["top_k"], threshold=settings["confidence_threshold"]
         )
@@ -159,10 +147,10 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         """Start the worker and subscribe."""
         settings, line = self._settings, self._line
         assert line is not None
-        if line.engine is None and line.restart() is None:
-            self.get_logger().error("no engine is left: " + "; ".join(line.refusals.values()))
+        engine = line.engine or line.restart()
+        if engine is None:
+            self.get_logger().error(line.why_none)
             return TransitionCallbackReturn.FAILURE
-        assert line.engine is not None
         self._claim_processors(settings["cpu_affinity"])
         self._by_name = {camera.name: camera for camera in self._cameras}
         limits = WatchdogLimits(
@@ -177,7 +165,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         topics = [camera.topic for camera in self._cameras]
         self._watchdog = ProcessingTimeWatchdog(topics, time.monotonic_ns(), limits)
         classifiers = {
-            camera.name: Classifier(self._bundle, line.engine, settings.new_filter())
+            camera.name: Classifier(self._bundle, engine, settings.new_filter())
             for camera in self._cameras
         }
         self._worker = Worker(
@@ -226,9 +214,10 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             camera.silence()
         if self._worker is not None:
             self._worker.stop()
-            self._worker = None
             self._cancel(self._watching)
+            # Every frame has ended by now; the last word on them is the exact one.
             self._publish_diagnostics()
+            self._worker = None
             gc.unfreeze()
 
     def start(self) -> None:
@@ -250,6 +239,21 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         if self._line is not None:
             self._line.close()
             self._line = None
+
+    def _open(self) -> Engine:
+        self._settings = settings = Settings.of(self._declared.values())
+        self._every(settings["diagnostic_updater.period"], self._publish_diagnostics)
+        self._say(f"verifying model {settings['model'] or 'traffic_signs'}")
+        self._bundle = bundle = load_bundle(find_model(settings["model"] or None))
+        names = (settings["engine"],) if settings["engine"] else bundle.manifest.engines
+        self._say(f"opening the first engine that works of: {', '.join(names)}")
+        self._line = EngineLine(bundle, names, settings["threads"])
+        engine = self._line.advance()
+        if engine is None:
+            raise EngineError(self._line.why_none)
+        for refusal in self._line.refusals.values():
+            self.get_logger().warning(f"passed over: {refusal}")
+        return engine
 
     def _announce(self, bundle: Bundle) -> None:
         """Publish, latched, which class stands behind which number."""
@@ -278,11 +282,8 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._watchdog.arrived(camera.topic, time.monotonic_ns())
 
     def _on_ready(self, job: Job) -> None:
-        worker = self._worker  # another thread may take it away
-        if worker is None:
-            self._on_outcome(job, Loss(DropReason.SUPERSEDED, "the node was deactivated"))
-        else:
-            worker.put(job)
+        assert self._worker is not None  # cameras are silenced before it is taken away
+        self._worker.put(job)
 
     def _admit(self, job: Job) -> str | None:
         limit_ms = self._settings["max_age_ms"]
@@ -322,6 +323,11 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._tell([processing_time_task(self._watchdog.report(time.monotonic_ns()))])
 
     def _publish_diagnostics(self) -> None:
+        # A timer's and a transition's must not overtake each other.
+        with self._telling:
+            self._tell(self._tasks())
+
+    def _tasks(self) -> list[TaskStatus]:
         tasks = [self._engine_status()]
         if self._worker is not None:
             ages = self._watchdog.report(time.monotonic_ns()).inputs
@@ -329,44 +335,41 @@ class ClassifierNode(LifecycleNodeMixin, Node):
                 counts, by_topic = self._accounting.totals, self._accounting.topics
             nothing = Counts(0, 0, {})
             for camera in self._cameras:
-                report = CameraReport(
-                    topic=camera.topic,
-                    stream=camera.stream.snapshot(),
-                    losses=camera.losses.snapshot(),
-                    counts=by_topic.get(camera.topic, nothing),
-                    age=ages[camera.topic],
-                )
+                report = camera.report(by_topic.get(camera.topic, nothing), ages[camera.topic])
                 tasks.append(camera_input_task(report, self._reports.get(camera.topic)))
                 self._reports[camera.topic] = report
             transport = tuple(camera.transport for camera in self._cameras)
             tasks.append(frame_accounting_task(counts, self._counts))
             tasks.append(transport_task(transport, self._transport))
             self._counts, self._transport = counts, transport
-        self._tell(tasks)
+        return tasks
 
     def _engine_status(self) -> TaskStatus:
-        if self._busy or self._line is None:
-            return TaskStatus("engine", Level.STALE, self._busy or "Not configured.", {})
-        engine = self._line.engine
+        line = self._line
+        engine = line.engine if line else None
+        rms, largest = line.distance if line and engine else (None, None)
         return engine_task(
             EngineReport(
-                model=self._bundle.manifest.name,
+                model=self.get_parameter("model").value or "traffic_signs",
                 name=engine.name if engine else "",
                 version=engine.version if engine else "",
-                refused=self._line.refusals,
+                refused=dict(line.refusals) if line else {},
+                rms_over_noise=rms,
+                max_over_noise=largest,
+                waiting=self._busy,
+                fault=self._fault,
             )
         )
 
     def _tell(self, tasks: list[TaskStatus]) -> None:
         fqn = self.get_fully_qualified_name()
-        name = fqn if self._settings["diagnostic_updater.use_fqn"] else self.get_name()
+        name = fqn if self.get_parameter("diagnostic_updater.use_fqn").value else self.get_name()
         self._diagnostics.publish(diagnostics(self.get_clock().now().to_msg(), name, tasks))
 
     def _say(self, what: str) -> None:
         self._busy = what
-        if what:
-            self.get_logger().info(what)
-            self._publish_diagnostics()
+        self.get_logger().info(what)
+        self._publish_diagnostics()
 
     def _every(self, period_s: float, callback: Callable[[], None]) -> Any:
         # A steady clock: diagnostics go on where a simulated one stands still.
@@ -388,6 +391,19 @@ class ClassifierNode(LifecycleNodeMixin, Node):
                 self.get_logger().warning(f"cpu_affinity {sorted(wanted)}: {error}; ignored")
 
 
+class _Executor(MultiThreadedExecutor):
+    """An executor that no single callback can end: a silent node would be worse."""
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Wait for a callback and have it executed; what callbacks raise is logged."""
+        try:
+            super().spin_once(timeout_sec)
+        except rclpy_implementation.InvalidHandle:
+            pass  # destroyed by a transition, in another thread, while it was being looked at
+        except Exception:
+            get_logger("executor").error(traceback.format_exc())
+
+
 def main() -> None:
     """Run the node until it is told to stop."""
     # Handled here and not in ROS, which would end before the last diagnostics are said.
@@ -397,7 +413,7 @@ def main() -> None:
         signal.signal(each, lambda *_: stop.set())
     node = ClassifierNode()
     # One thread for images, services and timers, one for transitions, which may take long.
-    executor = MultiThreadedExecutor(num_threads=2)
+    executor = _Executor(num_threads=2)
     executor.add_node(node)
     spinning = Thread(target=executor.spin, name="executor")
     spinning.start()

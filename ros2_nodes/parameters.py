@@ -36,9 +36,10 @@ DECLARATIONS = (
     ),
     Declaration(
         "image_reliability",
-        "best_effort",
-        "Reliability asked of the camera; best_effort hears every camera.",
-        choices=("best_effort", "reliable"),
+        "auto",
+        "Reliability asked of the camera. best_effort hears every camera, and loses most large "
+        "images; auto asks for reliable, and for best_effort once a camera offers no more.",
+        choices=("auto", "best_effort", "reliable"),
     ),
     Declaration("image_depth", 5, "Images that wait in the middleware.", minimum=1, maximum=100),
     Declaration(
@@ -103,16 +104,16 @@ DECLARATIONS = (
         maximum=3_600_000.0,
     ),
     Declaration(
-        "expected_rate_hz",
+        "expected_frequency",
         0.0,
-        "Images a second that each camera should send; 0 where that is unknown.",
+        "Images a second that each camera should send, Hz; 0 where that is unknown.",
         minimum=0.0,
         maximum=10_000.0,
     ),
     Declaration(
-        "rate_tolerance_percent",
-        20.0,
-        "How far rate and intervals may be off expected_rate_hz, percent.",
+        "tolerance",
+        5.0,
+        "How far rate and intervals may be off expected_frequency, percent.",
         minimum=0.0,
         maximum=100.0,
     ),

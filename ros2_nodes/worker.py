@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from qpde_perception.bundles import golden_of
 from qpde_perception.engines import EngineError, open_engine
 from qpde_perception.frames import FrameError
 from qpde_perception.monitoring import DropReason
-from qpde_perception.perception import Classifier, Mailbox, Request, classify_together
+from qpde_perception.perception import Mailbox, Request, classify_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from qpde_perception.bundles import Bundle
     from qpde_perception.engines import Engine
     from qpde_perception.frames import CameraFrame, Regions
-    from qpde_perception.perception import Perception, TemporalFilter
+    from qpde_perception.perception import Classifier, Perception
 
 _RETRY_S = 5.0
 """How long after the last engine has failed all of them are tried again."""
@@ -57,20 +58,30 @@ class EngineLine:
         """
         self._bundle, self._names, self._threads = bundle, tuple(names), threads
         self._left = list(self._names)
+        self._golden = golden_of(bundle)
         self.engine: Engine | None = None
+        self.distance: tuple[float | None, float | None] = (None, None)
         self.refusals: dict[str, str] = {}
 
+    @property
+    def why_none(self) -> str:
+        """Why no engine serves, where none does."""
+        refusals = "; ".join(self.refusals.values())
+        return f"no engine serves {self._bundle.manifest.name}: {refusals}"
+
     def advance(self) -> Engine | None:
-        """Open the next engine that passes its self-test; None where none is left."""
+        """Open and warm up the next engine that passes its self-test; None where none is left."""
         self.close()
         while self._left:
             name = self._left.pop(0)
             try:
-                self.engine = open_engine(self._bundle, name, threads=self._threads)
+                engine = open_engine(self._bundle, name, threads=self._threads)
+                self.distance = self._golden.distance(engine.infer(self._golden.pixels))
             except EngineError as error:
                 self.refusals[name] = str(error)
                 continue
-            return self.engine
+            self.engine = engine
+            return engine
         return None
 
     def fail(self, fault: str) -> None:
@@ -188,15 +199,8 @@ class Worker:
 
     def _adopt(self, engine: Engine | None) -> None:
         if engine is None:
-            self._report("no engine is left: " + "; ".join(self._line.refusals.values()))
+            self._report(self._line.why_none)
             return
         self._report(f"engine {engine.name} serves now")
         for classifier in self._classifiers.values():
             classifier.engine = engine
-
-
-def classifiers_of(
-    bundle: Bundle, engine: Engine, filters: dict[str, TemporalFilter]
-) -> dict[str, Classifier]:
-    """Return one classifier per camera, all with one engine."""
-    return {name: Classifier(bundle, engine, each) for name, each in filters.items()}

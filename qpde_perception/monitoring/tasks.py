@@ -55,22 +55,29 @@ class EngineReport:
         model: Name of the model.
         name: The engine; empty where none serves.
         version: Version of its library.
-        cache_hit: Whether it came out of the cache; None where the engine has no cache.
-        build_reason: Why it was built, where it has a cache and did not come out of it.
+        waiting: Why none was chosen yet, for example that one is being built; else empty.
+        cache: `hit` where it was kept from before, else `miss`; `none` where it is built at each
+            start.
+        cache_reason: Why it was a hit or a miss.
+        build_ms: Time for building or loading it, milliseconds; None where nobody measured.
         refused: Engines earlier in the list that do not serve, and why.
-        self_test_rms: Distance of its golden logits from the integer reference, root mean square,
-            in units of the quantization noise; None where no engine serves.
-        self_test_largest: The largest single distance, in the same unit.
+        rms_over_noise: Distance of its golden logits from the integer reference, root mean square,
+            in units of the quantization noise; None where it was not tested.
+        max_over_noise: The largest single distance, in the same unit.
+        fault: Why no engine was even tried, where that is so.
     """
 
     model: str
     name: str
     version: str
-    cache_hit: bool | None = None
-    build_reason: str = ""
+    waiting: str = ""
+    cache: str = "none"
+    cache_reason: str = ""
+    build_ms: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
-    self_test_rms: float | None = None
-    self_test_largest: float | None = None
+    rms_over_noise: float | None = None
+    max_over_noise: float | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,22 +227,25 @@ def engine_task(report: EngineReport) -> TaskStatus:
     findings = Findings()
     refused = tuple(report.refused)
     why = "; ".join(f"{name}: {reason}" for name, reason in report.refused.items())
-    if not report.name:
-        findings.add(Level.ERROR, f"No engine serves {report.model}. {why}".rstrip())
+    if report.waiting:
+        findings.add(Level.STALE, report.waiting)
+    elif not report.name:
+        fault = report.fault or why
+        findings.add(Level.ERROR, f"No engine serves {report.model}. {fault}".rstrip())
     elif refused:
         findings.add(Level.WARN, f"{report.name} serves in place of {listed(refused)}. {why}")
-    cache = {None: "none", True: "hit", False: "built"}[report.cache_hit]
     return findings.status(
         "engine",
         {
-            "model": report.model,
+            "model": report.model or "none",
             "engine": report.name or "none",
             "version": report.version or "none",
-            "cache": cache,
-            "build_reason": report.build_reason or "none",
+            "cache": report.cache,
+            "cache_reason": report.cache_reason or "none",
+            "build_ms": decimal(report.build_ms),
             "refused": why or "none",
-            "self_test_rms": decimal(report.self_test_rms),
-            "self_test_largest": decimal(report.self_test_largest),
+            "rms_over_noise": decimal(report.rms_over_noise),
+            "max_over_noise": decimal(report.max_over_noise),
         },
         fine=f"{report.name} {report.version} serves {report.model}.",
     )

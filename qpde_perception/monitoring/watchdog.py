@@ -107,7 +107,7 @@ class ProcessingTimeWatchdog:
     last frame, and the frame that is being worked on.
 
     Every method takes the time of one and the same monotonic clock: these are durations, and must
-    run on where a simulated clock stands still.
+    run on where a simulated clock stands still. One thread may report while another works.
     """
 
     def __init__(
@@ -161,16 +161,17 @@ class ProcessingTimeWatchdog:
             age_ms = _ms(now_ns, camera.last_input_ns)
             stopped = age_ms > self._limits.input_timeout_ms
             inputs[name] = InputAge(age_ms=age_ms, seen=camera.seen, stopped=stopped)
-            late_since_ns = camera.late_since_ns
+            # Read once: the thread that works on frames writes them meanwhile.
+            started_ns, late_since_ns = camera.started_ns, camera.late_since_ns
             if camera.stages_ms:
                 frames[name] = camera.stages_ms
-            if camera.started_ns is not None:
-                running_ms = _ms(now_ns, camera.started_ns)
+            if started_ns is not None:
+                running_ms = _ms(now_ns, started_ns)
                 if running_ms > self._limits.max_allowed_processing_time_ms:
                     frames[name] = {"total": running_ms}
                     if late_since_ns is None:
                         allowed_ms = self._limits.max_allowed_processing_time_ms
-                        late_since_ns = camera.started_ns + round(allowed_ms * _NS_PER_MS)
+                        late_since_ns = started_ns + round(allowed_ms * _NS_PER_MS)
             if late_since_ns is not None:
                 delays_ms.append(_ms(now_ns, late_since_ns))
         slowest = max(frames, key=lambda name: frames[name]["total"], default=None)

@@ -55,7 +55,8 @@ def test_numbers_without_stamps_or_period_are_believed():
 
 
 def test_a_camera_at_twice_the_expected_rate_loses_what_its_numbers_say():
-    assert lost_of([(START, 1), (START + PERIOD, 3)]) == 1
+    assert lost_of([(START, 1), (START + 2 * PERIOD, 5)]) == 3
+    assert lost_of([(START, 1), (START + 2 * PERIOD, 7)]) == 0
 
 
 @given(KEPT, st.lists(st.floats(-0.09, 0.09), min_size=26, max_size=26))
@@ -98,6 +99,12 @@ def test_the_source_says_what_was_counted_from():
     losses.add(0, None)
     assert losses.snapshot().source is None
     assert losses.snapshot().lost == 1
+
+
+def test_numbers_across_a_frame_without_one_are_not_compared():
+    frames = [(START, 5), (START + PERIOD, None), (START + 2 * PERIOD, 7)]
+
+    assert lost_of(frames) == 0
 
 
 def test_nothing_is_lost_across_a_reset():

@@ -12,9 +12,9 @@ from qpde_perception.monitoring import ExpectedRate, MonitoringError, StreamStat
 
 MS = 1_000_000
 START = 1_700_000_000_000 * MS
-FRAMES = st.lists(
-    st.tuples(st.integers(-(10**19), 10**19), st.integers(-(10**19), 10**19)), max_size=60
-)
+# Of any time at all, or of a few seconds in which steps back are small.
+TIMES = st.one_of(st.integers(-(10**19), 10**19), st.integers(START, START + 3000 * MS))
+FRAMES = st.lists(st.tuples(TIMES, TIMES), max_size=60)
 
 
 def fed(frames, expected=None, **windows):
@@ -88,15 +88,14 @@ def test_without_an_expected_rate_there_is_no_jitter():
 
 
 def test_jitter_of_arrival_and_of_stamps_are_told_apart():
-    # Stamps every 100 ms; the third frame arrives 30 ms late.
-    frames = [
-        (START + at * MS, START + (at + late) * MS) for at, late in ((0, 0), (100, 0), (200, 30))
-    ]
+    # Stamps every 100 ms; the third frame arrives 30 ms late, the fourth in time.
+    frames = steady(4, 100)
+    frames[2] = (frames[2][0], frames[2][1] + 30 * MS)
     snapshot = fed(frames, ExpectedRate(10.0, tolerance_percent=5.0)).snapshot()
 
-    assert snapshot.mean_abs_jitter_node == pytest.approx(15_000)
+    assert snapshot.mean_abs_jitter_node == pytest.approx(20_000)
     assert snapshot.max_abs_jitter_node == pytest.approx(30_000)
-    assert snapshot.num_jitter_outliers_node == 1
+    assert snapshot.num_jitter_outliers_node == 2
     assert snapshot.max_abs_jitter_msg == 0
     assert snapshot.num_jitter_outliers_msg == 0
 
@@ -174,6 +173,38 @@ def test_a_clock_that_goes_back_starts_the_rates_anew():
     assert snapshot.frame_rate_msg == pytest.approx(20)
     assert snapshot.mean_abs_jitter_msg == 0
     assert snapshot.max_abs_jitter_msg == 50_000  # of the first thirty, not of the jump
+
+
+def test_a_clock_that_goes_back_under_stamps_that_do_not_starts_the_rates_anew():
+    stamps = [stamp_ns for stamp_ns, _ in steady(40, 50)]
+    arrivals = [START + (index % 20) * 50 * MS for index in range(40)]
+    snapshot = fed(list(zip(stamps, arrivals, strict=True))).snapshot()
+
+    assert snapshot.num_restarts == 1
+    assert snapshot.frame_rate_node == pytest.approx(20)
+
+
+def test_stamps_after_a_reset_are_not_held_against_those_before():
+    statistics = fed(steady(5, 100))
+    statistics.reset()
+    statistics.add(START - 60_000 * MS, START - 60_000 * MS)
+
+    assert statistics.snapshot().num_non_increasing_msg == 0
+    assert statistics.snapshot().num_restarts == 0
+
+
+def test_stamps_that_only_go_back_have_no_rate():
+    snapshot = fed([(START - index * MS, START + index * MS) for index in range(9)]).snapshot()
+
+    assert snapshot.frame_rate_msg is None
+    assert snapshot.num_non_increasing_msg == 8
+
+
+@pytest.mark.parametrize(
+    ("frequency", "holds"), [(9.49, False), (9.5, True), (10.0, True), (10.5, True), (10.51, False)]
+)
+def test_a_rate_holds_within_the_tolerance(frequency, holds):
+    assert ExpectedRate(10.0, tolerance_percent=5.0).holds(frequency) == holds
 
 
 @pytest.mark.parametrize(("back_ms", "restarts"), [(1000, 0), (1001, 1)])

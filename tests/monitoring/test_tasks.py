@@ -30,7 +30,7 @@ from qpde_perception.monitoring import (
 MS = 1_000_000
 START = 1_700_000_000_000 * MS
 STAGES = {"decode": 1.0, "prepare": 2.5, "infer": 3.25, "postprocess": 0.125}
-ENGINE = EngineReport("signs", "openvino", "2025.3", True, "", {}, 0.05, 0.4)
+ENGINE = EngineReport("signs", "openvino", "2025.3", rms_over_noise=0.05, max_over_noise=0.4)
 
 
 def watched(*totals_ms, cameras=("/front",), at_ms=500):
@@ -100,11 +100,14 @@ ACCOUNTS = {
     "ended twice": counted(10, 11),
 }
 ENGINES = {
-    "served from the cache": ENGINE,
-    "built": dataclasses.replace(ENGINE, cache_hit=False, build_reason="the driver changed"),
-    "without a cache": dataclasses.replace(ENGINE, cache_hit=None),
+    "fine": ENGINE,
+    "built": dataclasses.replace(
+        ENGINE, cache="miss", cache_reason="the driver changed", build_ms=61000.5
+    ),
+    "being chosen": EngineReport("", "", "", waiting="Building tensorrt."),
     "fallen back": dataclasses.replace(ENGINE, refused={"tensorrt": "no library"}),
     "none serves": EngineReport("signs", "", "", refused={"openvino": "strays"}),
+    "never tried": EngineReport("signs", "", "", fault="parameter cameras: give names"),
 }
 SUBSCRIPTIONS = {
     "fine": (TransportReport("/front", 0, (), 0),),
@@ -296,10 +299,23 @@ def test_an_engine_that_takes_the_place_of_another_says_why():
 
 
 def test_an_engine_says_whether_it_was_built_and_why():
-    assert engine_task(ENGINES["served from the cache"]).values["cache"] == "hit"
+    assert engine_task(ENGINES["fine"]).values["cache"] == "none"
     values = engine_task(ENGINES["built"]).values
-    assert (values["cache"], values["build_reason"]) == ("built", "the driver changed")
-    assert engine_task(ENGINES["without a cache"]).values["cache"] == "none"
+    assert (values["cache"], values["cache_reason"]) == ("miss", "the driver changed")
+    assert values["build_ms"] == "61000.500"
+
+
+def test_an_engine_shows_the_figures_of_its_self_test():
+    values = engine_task(ENGINES["fine"]).values
+
+    assert (values["rms_over_noise"], values["max_over_noise"]) == ("0.050", "0.400")
+
+
+def test_while_the_engine_is_chosen_the_task_is_stale_and_says_what_it_waits_for():
+    status = engine_task(ENGINES["being chosen"])
+
+    assert status.level is Level.STALE
+    assert status.message == "Building tensorrt."
 
 
 def test_without_an_engine_the_task_is_an_error_with_every_reason():
@@ -307,6 +323,13 @@ def test_without_an_engine_the_task_is_an_error_with_every_reason():
 
     assert status.level is Level.ERROR
     assert status.message == "No engine serves signs. openvino: strays"
+
+
+def test_where_no_engine_was_tried_the_task_is_an_error_that_says_why():
+    status = engine_task(ENGINES["never tried"])
+
+    assert status.level is Level.ERROR
+    assert status.message == "No engine serves signs. parameter cameras: give names"
 
 
 def test_an_incompatible_publisher_names_topic_and_policy_and_stays():
