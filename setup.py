@@ -34,6 +34,7 @@ setuptools.setup(
         (str(SHARE), ["package.xml"]),
         *shared("launch", "*.launch.py"),
         *shared("launch", "*.yaml"),
+        *shared("launch", "*.xml"),
         *shared("models", "*"),
         *shared("samples", "*"),
         *shared("security", "*.xml"),

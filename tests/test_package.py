@@ -67,7 +67,7 @@ def test_colcon_installs_the_marker_the_manifest_and_every_launch_file(installed
     wanted = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "launch").rglob("*")
-        if path.is_file() and path.suffix in {".py", ".yaml"}
+        if path.is_file() and path.suffix in {".py", ".yaml", ".xml"}
     }
     share = prefix / "share" / NAME
     found = {str(path.relative_to(share)) for path in (share / "launch").rglob("*.*")}
