@@ -145,9 +145,7 @@ def test_the_program_finds_nothing_to_do_where_all_is_current(capsys):
     for package in PACKAGES:
         if not state.is_provided(package.name):
             fingerprint = package.fingerprint(installed_distribution().fingerprint())
-            assert state.is_current(package.name, fingerprint), (
-                "run ros2_nodes.interfaces"
-            )
+            assert state.is_current(package.name, fingerprint), "run ros2_nodes.interfaces"
     assert main() == 0
     assert capsys.readouterr() == ("", "")
 
