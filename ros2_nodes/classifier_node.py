@@ -26,7 +26,8 @@ from rclpy.signals import SignalHandlerOptions
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from qpde_perception.bundles import BundleError, find_model, load_bundle
-from qpde_perception.engines import EngineError
+from qpde_perception.bundles.shelf import DEFAULT_MODEL
+from qpde_perception.engines import EngineError, engines_for
 from qpde_perception.monitoring import (
     Accounting,
     CameraReport,
@@ -117,8 +118,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._fault = str(error)
             self._publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
-        finally:
-            self._busy = ""
+        self._busy = ""
         self._announce(self._bundle)
         settings, manifest = self._settings, self._bundle.manifest
         writer = ResultWriter(
@@ -239,15 +239,16 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         if self._line is not None:
             self._line.close()
             self._line = None
+        self._busy = ""
 
     def _open(self) -> Engine:
         self._settings = settings = Settings.of(self._declared.values())
         self._every(settings["diagnostic_updater.period"], self._publish_diagnostics)
-        self._say(f"verifying model {settings['model'] or 'traffic_signs'}")
+        self._say(f"verifying model {self._model}")
         self._bundle = bundle = load_bundle(find_model(settings["model"] or None))
-        names = (settings["engine"],) if settings["engine"] else bundle.manifest.engines
+        names = (settings["engine"],) if settings["engine"] else engines_for(bundle)
         self._say(f"opening the first engine that works of: {', '.join(names)}")
-        self._line = EngineLine(bundle, names, settings["threads"])
+        self._line = EngineLine(bundle, names, settings["threads"], self._build_progress)
         engine = self._line.advance()
         if engine is None:
             raise EngineError(self._line.why_none)
@@ -344,19 +345,27 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._counts, self._transport = counts, transport
         return tasks
 
+    @property
+    def _model(self) -> str:
+        """The model as it is asked for."""
+        return self.get_parameter("model").value or DEFAULT_MODEL
+
     def _engine_status(self) -> TaskStatus:
         line = self._line
-        engine = line.engine if line else None
-        rms, largest = line.distance if line and engine else (None, None)
+        opened = line.opened if line else None
+        test = opened.self_test if opened else None
         return engine_task(
             EngineReport(
-                model=self.get_parameter("model").value or "traffic_signs",
-                name=engine.name if engine else "",
-                version=engine.version if engine else "",
-                refused=dict(line.refusals) if line else {},
-                rms_over_noise=rms,
-                max_over_noise=largest,
+                model=self._bundle.manifest.name if line else self._model,
+                name=opened.engine.name if opened else "",
+                version=opened.engine.version if opened else "",
                 waiting=self._busy,
+                cache=opened.cache if opened else "none",
+                cache_reason=opened.reason if opened else "",
+                build_ms=opened.build_ms if opened else None,
+                refused=dict(line.refusals) if line else {},
+                rms_over_noise=test.rms_over_noise if test else None,
+                max_over_noise=test.max_over_noise if test else None,
                 fault=self._fault,
             )
         )
@@ -370,6 +379,10 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._busy = what
         self.get_logger().info(what)
         self._publish_diagnostics()
+
+    def _build_progress(self, phase: str, done: int, total: int) -> None:
+        # Said with the next diagnostics: a builder makes thousands of steps.
+        self._busy = f"building an engine: {phase}, {done} of {total}"
 
     def _every(self, period_s: float, callback: Callable[[], None]) -> Any:
         # A steady clock: diagnostics go on where a simulated one stands still.

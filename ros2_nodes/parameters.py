@@ -128,14 +128,14 @@ DECLARATIONS = (
         "diagnostics.max_allowed_processing_time_ms",
         200.0,
         "A longer processing time is a WARN, ms.",
-        minimum=0.0,
+        minimum=0.001,
         maximum=3_600_000.0,
     ),
     Declaration(
         "diagnostics.max_acceptable_consecutive_delay_ms",
         1000.0,
         "Processing times too long for as long as this are an ERROR, ms.",
-        minimum=0.0,
+        minimum=0.001,
         maximum=3_600_000.0,
     ),
     Declaration(

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from qpde_perception.bundles import golden_of
-from qpde_perception.engines import EngineError, open_engine
+from qpde_perception.engines import Building, EngineError, choose_engine
 from qpde_perception.frames import FrameError
 from qpde_perception.monitoring import DropReason
 from qpde_perception.perception import Mailbox, Request, classify_together
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qpde_perception.bundles import Bundle
-    from qpde_perception.engines import Engine
+    from qpde_perception.engines import Engine, OpenedEngine
     from qpde_perception.frames import CameraFrame, Regions
     from qpde_perception.perception import Classifier, Perception
 
@@ -48,20 +47,31 @@ class Loss:
 class EngineLine:
     """The engines that can serve a model, best first; one serves, the next stands in for it."""
 
-    def __init__(self, bundle: Bundle, names: Sequence[str], threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        names: Sequence[str],
+        threads: int,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
         """Prepare; nothing is opened.
 
         Args:
             bundle: The model.
             names: Engines in the order in which they are tried.
             threads: Number of threads of a CPU engine; 0 lets it choose.
+            progress: Told how far the building of an engine is: phase, steps done, steps.
         """
         self._bundle, self._names, self._threads = bundle, tuple(names), threads
+        self._building = Building(progress=progress)
         self._left = list(self._names)
-        self._golden = golden_of(bundle)
-        self.engine: Engine | None = None
-        self.distance: tuple[float | None, float | None] = (None, None)
+        self.opened: OpenedEngine | None = None
         self.refusals: dict[str, str] = {}
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine that serves; None where none does."""
+        return self.opened.engine if self.opened else None
 
     @property
     def why_none(self) -> str:
@@ -70,24 +80,25 @@ class EngineLine:
         return f"no engine serves {self._bundle.manifest.name}: {refusals}"
 
     def advance(self) -> Engine | None:
-        """Open and warm up the next engine that passes its self-test; None where none is left."""
+        """Open the next engine that passes its self-test, which also warms it up; None if none."""
         self.close()
         while self._left:
             name = self._left.pop(0)
             try:
-                engine = open_engine(self._bundle, name, threads=self._threads)
-                self.distance = self._golden.distance(engine.infer(self._golden.pixels))
+                self.opened = choose_engine(
+                    self._bundle, name, threads=self._threads, building=self._building
+                )
             except EngineError as error:
-                self.refusals[name] = str(error)
+                self.refusals[name] = _one_line(error)
                 continue
-            self.engine = engine
-            return engine
+            return self.engine
         return None
 
-    def fail(self, fault: str) -> None:
-        """Note that the serving engine failed."""
-        if self.engine is not None:
-            self.refusals[self.engine.name] = fault
+    def fail(self, error: EngineError) -> str:
+        """Note that the serving engine failed; return why, in one line."""
+        assert self.engine is not None
+        self.refusals[self.engine.name] = fault = _one_line(error)
+        return fault
 
     def restart(self) -> Engine | None:
         """Try all engines again, from the first."""
@@ -97,9 +108,9 @@ class EngineLine:
 
     def close(self) -> None:
         """Free the serving engine."""
-        if self.engine is not None:
-            self.engine.close()
-            self.engine = None
+        if self.opened is not None:
+            self.opened.engine.close()
+            self.opened = None
 
 
 class Worker:
@@ -182,9 +193,8 @@ class Worker:
             try:
                 outcomes = classify_together(requests)
             except EngineError as error:
-                fault = str(error)
+                fault = self._line.fail(error)
                 self._report(fault)
-                self._line.fail(fault)
                 self._adopt(self._line.advance())
                 self._tried_s = time.monotonic()
                 continue
@@ -204,3 +214,7 @@ class Worker:
         self._report(f"engine {engine.name} serves now")
         for classifier in self._classifiers.values():
             classifier.engine = engine
+
+
+def _one_line(error: EngineError) -> str:
+    return " ".join(str(error).split())  # libraries explain themselves over many lines

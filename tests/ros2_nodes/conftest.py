@@ -174,10 +174,11 @@ SHORT = {
 class Rig:
     """A classifier node in a namespace of its own, with what it says and what it can be asked."""
 
-    def __init__(self, listener, process, space):
+    def __init__(self, listener, process, space, contract):
         from diagnostic_msgs.msg import DiagnosticArray
 
         self.listener, self.process, self.space = listener, process, space
+        self._contract = contract
         self.name = f"{space}/classifier"
         self.said = listener.collect("/diagnostics", DiagnosticArray, 1000)
 
@@ -248,10 +249,11 @@ class Rig:
         return {key: int(value) for key, value in self.values("frame_accounting").items()}
 
     def wait_accounts(self, **wanted):
-        """Wait for counts, and for every frame to have ended."""
+        """Wait for counts, and for every frame to have ended; what was said before is too old."""
+        seen = len(self.statuses("frame_accounting"))
 
         def there():
-            if not self.statuses("frame_accounting"):
+            if len(self.statuses("frame_accounting")) < seen + 2:
                 return False
             accounts = self.accounts()
             return not accounts["waiting"] and all(
@@ -272,6 +274,7 @@ class Rig:
             lambda: len(self.statuses("frame_accounting")) > seen, "the last diagnostics"
         )
         time.sleep(0.05)
+        self.check_contract()
         accounts = self.accounts()
         ended = {key: number for key, number in accounts.items() if key != "received"}
         assert ended["waiting"] == 0, accounts
@@ -279,6 +282,22 @@ class Rig:
         for noise in ("Traceback", "never retrieved", "ERROR"):
             assert noise not in self.process.output, self.process.output
         return accounts
+
+    def check_contract(self):
+        """Hold all that was said against docs/diagnostics.md, both ways."""
+        tasks = set()
+        for _, array in list(self.said):
+            for status in array.status:
+                if not status.name.startswith(f"{self.name}: "):
+                    continue
+                task = status.name.removeprefix(f"{self.name}: ")
+                assert status.hardware_id == self.name
+                assert status.message
+                self._contract.check(task, {pair.key: pair.value for pair in status.values})
+                level = ("OK", "WARN", "ERROR", "STALE")[ord(status.level)]
+                assert level in self._contract.levels(task.split()[0]), status
+                tasks.add(task.split()[0])
+        assert tasks == set(self._contract.tasks)
 
     def usage(self):
         """Memory in KiB, open files and threads of the node's process."""
@@ -322,24 +341,35 @@ class CameraRig:
         """Send an image, and return its result."""
         seen = len(self.results)
         self.send(image, boxes)
-        self.rig.listener.wait_until(
-            lambda: len(self.results) > seen, f"a result of {self.topic}\n{self.rig.process.output}"
-        )
-        return self.results[-1]
+
+        def found():
+            return [each for each in self.results[seen:] if each.header == image.header]
+
+        self.rig.listener.wait_until(found, f"a result of {self.topic}")
+        return found()[0]
 
     def meet(self, image, boxes=None):
-        """Send images until they are answered and accounted for; return the accounts then."""
-        end = time.monotonic() + PATIENCE_S
-        while not self.results:
-            assert time.monotonic() < end, f"{self.topic}: no answer\n{self.rig.process.output}"
-            self.send(image, boxes)
-            time.sleep(0.05)
-        time.sleep(0.15)
+        """Send images until one is answered; return the accounts when all have ended."""
+        seen = len(self.results)
+        self._send_until(lambda: len(self.results) > seen, image, boxes)
         return self.rig.wait_accounts()
+
+    def meet_silent(self, image):
+        """Send images until one arrives, which need not be answered."""
+        self._send_until(
+            lambda: self.rig.statuses("frame_accounting") and self.rig.accounts()["received"], image
+        )
+
+    def _send_until(self, condition, *messages):
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < end, f"{self.topic}: no answer\n{self.rig.process.output}"
+            self.send(*messages)
+            time.sleep(0.05)
 
 
 @pytest.fixture
-def classifier(start_node, listener):
+def classifier(start_node, listener, diagnostics_contract):
     """Start classifier nodes, each in a namespace of its own; parameters, then `autostart`."""
     count = 0
 
@@ -349,7 +379,8 @@ def classifier(start_node, listener):
         space = space or f"/vehicle_{count}"
         given = {**SHORT, "diagnostic_updater.use_fqn": "true", **parameters}
         rules = [part for rule in (f"__ns:={space}", *arguments) for part in ("-r", rule)]
-        return Rig(listener, start_node(NODE, *rules, **given), space)
+        process = start_node(NODE, *rules, **given)
+        return Rig(listener, process, space, diagnostics_contract)
 
     return start
 
