@@ -17,8 +17,11 @@ def shelves() -> list[Path]:
     """Return the folders that hold bundles: of the user, of the checkout, of the installation."""
     own = [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
     checkout = Path(__file__).resolve().parents[2] / "models"
-    installed = Path(sys.prefix) / "share" / "qpde_perception" / "models"
-    return [*own, *(folder for folder in (checkout, installed) if folder.is_dir())]
+    # pip installs to the prefix of Python, a ROS 2 workspace to one of those that were sourced.
+    sourced = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    prefixes = [Path(prefix) for prefix in (*sourced, sys.prefix) if prefix]
+    installed = [prefix / "share" / "qpde_perception" / "models" for prefix in prefixes]
+    return [*own, *(folder for folder in (checkout, *installed) if folder.is_dir())]
 
 
 def list_models() -> list[Path]:

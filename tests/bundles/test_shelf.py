@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -46,6 +47,20 @@ def test_several_shelves_are_searched_in_their_order(shelf, tmp_path, monkeypatc
     monkeypatch.setenv("QPDE_MODELS", os.pathsep.join([str(shelf), "", str(other)]))
     assert find_model("own") == shelf / "own"
     assert find_model("second") == other / "second"
+
+
+def test_models_of_a_sourced_ros_workspace_and_of_an_installation_are_found(
+    shelf, tmp_path, monkeypatch
+):
+    workspace, python = tmp_path / "workspace", tmp_path / "python"
+    for prefix, name in ((workspace, "both"), (workspace, "sourced"), (python, "both")):
+        shutil.copytree(shelf / "own", prefix / "share" / "qpde_perception" / "models" / name)
+    monkeypatch.setattr(sys, "prefix", str(python))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join(["", "/nowhere", str(workspace)]))
+    assert find_model("sourced").is_relative_to(workspace)
+    assert find_model("both").is_relative_to(workspace)
+    monkeypatch.delenv("AMENT_PREFIX_PATH")
+    assert find_model("both").is_relative_to(python)
 
 
 def test_unknown_model_error_lists_the_known_ones(shelf):
