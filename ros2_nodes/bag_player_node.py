@@ -39,7 +39,7 @@ from qpde_perception.bags import (
     restamped,
 )
 from ros2_nodes.declarations import Declaration, declare
-from ros2_nodes.interfaces import InterfaceError, demand_layout, message_class
+from ros2_nodes.message_types import InterfaceError, demand_layout, message_class
 from ros2_nodes.process import run, spinning
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from qpde_perception.bags import open_drive, typestore  # noqa: E402
 from qpde_perception.bags.messages import header_of  # noqa: E402
-from ros2_nodes.interfaces import InterfaceError, demand_layout, message_class  # noqa: E402
+from ros2_nodes.message_types import InterfaceError, demand_layout, message_class  # noqa: E402
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "traffic_signs.mcap"
 PLAYER = "ros2_nodes.bag_player_node"
