@@ -83,10 +83,11 @@ class Listener:
         return got
 
     @staticmethod
-    def wait_until(condition, what):
-        """Wait until a condition holds; fails with what was waited for."""
+    def wait_until(condition, what, node=None):
+        """Wait until a condition holds; fails with what was waited for, or when the node ends."""
         end = time.monotonic() + PATIENCE_S
         while not condition():
+            assert node is None or node.running, node.output
             assert time.monotonic() < end, f"waited {PATIENCE_S} s in vain for {what}"
             time.sleep(0.005)
 

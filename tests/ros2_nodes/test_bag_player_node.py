@@ -125,7 +125,7 @@ def test_paused_it_sends_only_what_is_stepped_and_goes_on_when_resumed(
     )
     for number in range(2):
         assert listener.call(Trigger, "/bag_player/step", Trigger.Request()).success
-        listener.wait_until(lambda: len(got) > number, "the message stepped to")  # noqa: B023
+        listener.wait_until(lambda: len(got) > number, "the message stepped to", player)  # noqa: B023
         assert numbers(got) == list(range(number + 1))
     assert listener.call(SetBool, "/bag_player/pause", SetBool.Request(data=False)).success
     refused = listener.call(Trigger, "/bag_player/step", Trigger.Request())
@@ -145,7 +145,7 @@ def test_a_loop_begins_again_until_it_is_interrupted(start_node, listener, heade
     player = start_node(
         PLAYER, drive=headers_drive, rate=20.0, loop="true", wait_for_subscribers="[/headers]"
     )
-    listener.wait_until(lambda: len(got) > 45, "a third round")
+    listener.wait_until(lambda: len(got) > 45, "a third round", player)
     assert player.interrupt() == 0, player.output
     assert "Traceback" not in player.output
     assert numbers(got) == [number % 20 for number in range(len(got))]
@@ -183,10 +183,10 @@ def test_a_latched_topic_reaches_a_late_subscriber_also_with_a_start_offset(
     player = start_node(
         PLAYER, drive=headers_drive, start_offset_s=0.475, wait_for_subscribers="[/headers]"
     )
-    listener.wait_until(lambda: got, "the first message after the offset")
+    listener.wait_until(lambda: got, "the first message after the offset", player)
     late = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
     info = listener.collect("/info", String, late)
-    listener.wait_until(lambda: info, "the latched message")
+    listener.wait_until(lambda: info, "the latched message", player)
     assert player.wait() == 0, player.output
     assert info[0][1].data == "labels"
     assert numbers(got) == list(range(10, 20))
