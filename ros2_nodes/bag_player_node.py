@@ -40,7 +40,7 @@ from qpde_perception.bags import (
 )
 from ros2_nodes.declarations import Declaration, declare
 from ros2_nodes.message_types import InterfaceError, demand_layout, message_class
-from ros2_nodes.process import run, spinning
+from ros2_nodes.process import report, run, spinning
 
 if TYPE_CHECKING:
     from rclpy.publisher import Publisher
@@ -161,9 +161,9 @@ class BagPlayer(Node):
                 self._wait_for_receipts()
         finally:
             for line in self._drive.losses:
-                self.get_logger().warning(line)
+                report(self, f"not readable: {line}")
             for topic in self._publishers_of:
-                self.get_logger().info(f"sent {self._sent[topic]} on {topic}")
+                report(self, f"sent {self._sent[topic]} on {topic}")
             self._drive.close()
 
     def _wanted(self) -> list[TopicInfo]:

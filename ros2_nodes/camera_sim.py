@@ -24,7 +24,7 @@ from std_msgs.msg import Header
 
 from qpde_perception.bags import ENCODINGS, BagError, Faults, simulated_camera, with_faults
 from ros2_nodes.declarations import Declaration, declare
-from ros2_nodes.process import run
+from ros2_nodes.process import report, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,26 +112,27 @@ class CameraSim(Node):
             self.create_publisher(kind, f"camera_{camera}/{topic}", RELIABLE)
             for camera in range(settings.camera_count)
         ]
-        self._counts: Counter[str] = Counter()
+        self._sent: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
         self.create_timer(1 / settings.rate_hz, self._send)
 
     def log_counts(self) -> None:
         """Log how many frames were sent, and how many were dropped on purpose."""
         for publisher in self._outputs:
-            topic = publisher.topic
-            sent, dropped = self._counts[topic], self._counts[f"{topic} dropped"]
-            self.get_logger().info(f"sent {sent} on {topic}, dropped {dropped}")
+            sent, dropped = self._sent[publisher.topic], self._dropped[publisher.topic]
+            topic = self.resolve_topic_name(publisher.topic)
+            report(self, f"sent {sent} on {topic}, dropped {dropped}")
 
     def _send(self) -> None:
         stamp = (self.get_clock().now() - self._age).to_msg()
         for camera, publisher in enumerate(self._outputs):
             frame = self._waiting[camera]
             if frame is None:
-                self._counts[f"{publisher.topic} dropped"] += 1
+                self._dropped[publisher.topic] += 1
                 continue
             name = f"{self._settings.frame_id}_{camera}"
             publisher.publish(_message(frame, Header(stamp=stamp, frame_id=name)))
-            self._counts[publisher.topic] += 1
+            self._sent[publisher.topic] += 1
         # After sending, so that making pictures does not delay them.
         self._waiting = [next(frames) for frames in self._cameras]
 

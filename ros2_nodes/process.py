@@ -69,6 +69,14 @@ def spinning(node: Node) -> Iterator[None]:
         thread.join()
 
 
+def report(node: Node, line: str) -> None:
+    """Log a line at the end of a node, also where ROS has been shut down already."""
+    if node.context.ok():
+        node.get_logger().info(line)
+    else:  # the logger would complain that nobody can read it any more
+        sys.stderr.write(f"{node.get_name()}: {line}\n")
+
+
 def _fail(name: str, error: Exception) -> int:
     sys.stderr.write(f"{name}: error: {' '.join(str(error).split())}\n")
     return _WRONG_USE

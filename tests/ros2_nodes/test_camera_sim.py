@@ -42,7 +42,7 @@ def test_two_cameras_send_their_patterns_at_the_rate_with_one_stamp_of_now(start
         ages = [sent_ns - stamp_ns(message) for sent_ns, message in frames]
         assert np.median(ages) == pytest.approx(80e6, abs=10e6)
         pattern = simulated_camera(None, "rgb8", camera=camera, size=(48, 64))
-        bytes_of = [bytes(frame.data) for frame in islice(pattern, 60)]
+        bytes_of = [bytes(frame.data) for frame in islice(pattern, 500)]
         first = bytes_of.index(bytes(frames[0][1].data))
         assert [bytes(message.data) for _, message in frames[:20]] == bytes_of[first : first + 20]
         assert (frames[0][1].width, frames[0][1].height, frames[0][1].step) == (64, 48, 192)
@@ -78,8 +78,6 @@ def test_the_camera_of_a_drive_is_sent_as_jpeg_with_faults(start_node, listener)
     [
         ({"source": "/no/such/film.mp4"}, "/no/such/film.mp4 does not exist"),
         ({"transport": "compressed", "encoding": "bgr8"}, "bgr8 does not go with transport"),
-        ({"width": 64}, "give both or none"),
-        ({"drop_share": 2.0}, "parameter drop_share"),
     ],
 )
 def test_what_cannot_be_shown_ends_with_code_2_and_one_line(start_node, parameters, words):
