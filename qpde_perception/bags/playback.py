@@ -195,8 +195,7 @@ def latched_before(
         for name, offer in offers.items()
         if offer is not None and offer.latched
     }
-    if start_s > 0 and kept:
-        for message in drive.serialized(kept.keys(), duration_s=start_s):
-            kept[message.topic].append(message)
+    for message in drive.serialized(kept.keys(), duration_s=start_s):
+        kept[message.topic].append(message)
     for messages in kept.values():
         yield from messages

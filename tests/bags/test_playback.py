@@ -63,22 +63,22 @@ def test_a_pause_delays_everything_after_it_by_its_length(rate, position, before
 
 
 def test_messages_come_when_they_are_due_and_late_ones_at_once():
-    drive = messages(0, 100, 200, 300)
+    drive = messages(0, 100, 200, 1200)
     seen = []
     begin = time.monotonic()
     for message in Playback(2.0).play(iter(drive), 0):
         seen.append((time.monotonic() - begin) * 1000)
         if message is drive[1]:
-            time.sleep(0.075)  # the third becomes due meanwhile, the fourth does not
-    assert seen[0] < 40
-    assert seen[1] == pytest.approx(50, abs=20)
-    assert seen[2] == pytest.approx(125, abs=20)
-    assert seen[3] == pytest.approx(150, abs=20)
+            time.sleep(0.25)  # the third becomes due meanwhile, the fourth does not
+    # Never early; how late depends on what else the machine does.
+    assert 50 <= seen[1] < 250
+    assert 300 <= seen[2] < 500
+    assert 600 <= seen[3] < 750  # 200 ms more, had the late one moved it
 
 
 def test_the_silence_before_the_first_message_is_kept():
     ((_, at_ms),) = played_at_ms(Playback(1.0), messages(80), start_ns=0)
-    assert at_ms == pytest.approx(80, abs=30)
+    assert 80 <= at_ms < 500
 
 
 def test_ticks_come_between_messages_never_behind_the_next_and_none_without_a_clock():
@@ -86,13 +86,13 @@ def test_ticks_come_between_messages_never_behind_the_next_and_none_without_a_cl
     events = [event for event, _ in played_at_ms(Playback(1.0, tick_hz=100.0), drive)]
     ticks = [event.position_ns for event in events if isinstance(event, Tick)]
     assert [event for event in events if not isinstance(event, Tick)] == drive
-    assert 10 <= len(ticks) <= 21
+    assert 3 <= len(ticks) <= 22
     assert all(earlier <= later <= 200_000_000 for earlier, later in pairwise(ticks))
     assert [event for event, _ in played_at_ms(Playback(4.0), drive)] == drive
 
 
 def test_paused_only_steps_let_messages_out_and_resuming_goes_on_from_there():
-    drive = messages(0, 100, 200, 300)
+    drive = messages(0, 500, 700, 1000)
     playback = Playback(1.0, paused=True)
     came = []
     thread = threading.Thread(target=lambda: came.extend(played_at_ms(playback, drive)))
@@ -106,9 +106,9 @@ def test_paused_only_steps_let_messages_out_and_resuming_goes_on_from_there():
     assert not playback.step()
     thread.join(10)
     assert [message for message, _ in came] == drive
-    assert came[1][1] < 150  # stepped
-    # From the message stepped to, 200 ms of the drive are left.
-    assert (time.monotonic() - resumed) * 1000 == pytest.approx(200, abs=60)
+    assert came[1][1] < 200 <= came[2][1]
+    # From the message stepped to, 500 ms of the drive are left.
+    assert 500 <= (time.monotonic() - resumed) * 1000 < 900
 
 
 def test_stopping_ends_a_wait_and_gives_out_nothing_more():

@@ -1,5 +1,6 @@
 """The player: a real node in a process of its own, heard over the middleware."""
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -132,7 +133,10 @@ def test_paused_it_sends_only_what_is_stepped_and_goes_on_when_resumed(
     assert not refused.success
     assert "not paused" in refused.message
     assert listener.call(SetBool, "/bag_player/pause", SetBool.Request(data=True)).success
+    time.sleep(0.1)  # what was on its way arrives
     stood_at = len(got)
+    time.sleep(0.3)
+    assert len(got) == stood_at
     assert player.running
     assert listener.call(SetBool, "/bag_player/pause", SetBool.Request(data=False)).success
     assert player.wait() == 0, player.output
