@@ -6,6 +6,9 @@ Messages go out byte for byte as ROS 2 recorded them, those of ROS 1 converted. 
 drift, whatever the rate. There is no rate at which the player waits for slow subscribers: the
 middleware does not tell when they have taken a message. Who must not lose one steps.
 
+Topics are offered as they were recorded, where the recording tells; parameters such as
+`qos_overrides./camera/image.publisher.reliability` change that.
+
 Services: `~/pause` (std_srvs/SetBool, true pauses and false resumes) and `~/step`
 (std_srvs/Trigger, lets one message out while paused).
 """
@@ -127,6 +130,9 @@ class BagPlayer(Node):
             msg = "no drive is named; add --ros-args -p drive:=FILE_OR_FOLDER"
             raise BagError(msg)
         self._drive = open_drive(Path(settings.drive))
+        if self._drive.log_time_at(settings.start_offset_s) > self._drive.end_ns:
+            msg = f"parameter start_offset_s: the drive ends before {settings.start_offset_s} s"
+            raise BagError(msg)
         self._publishers_of: dict[str, Publisher[Any]] = {}
         self._restamped: set[str] = set()
         self._sent: Counter[str] = Counter()
@@ -161,7 +167,7 @@ class BagPlayer(Node):
                 self._wait_for_receipts()
         finally:
             for line in self._drive.losses:
-                report(self, f"not readable: {line}")
+                report(self, f"not readable: {line}", warning=True)
             for topic in self._publishers_of:
                 report(self, f"sent {self._sent[topic]} on {topic}")
             self._drive.close()
@@ -171,7 +177,7 @@ class BagPlayer(Node):
         if missing := sorted(set(self._settings.topics) - set(there)):
             msg = f"no topic {', '.join(missing)}; the drive has: {', '.join(there) or 'none'}"
             raise BagError(msg)
-        return [there[name] for name in self._settings.topics or there]
+        return [there[name] for name in dict.fromkeys(self._settings.topics or there)]
 
     def _advertise(self, topic: TopicInfo) -> None:
         """Make the publisher of a topic, or warn that it cannot be played."""

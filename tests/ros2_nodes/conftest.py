@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -103,6 +102,8 @@ class Listener:
 @pytest.fixture(scope="session", autouse=True)
 def own_domain(tmp_path_factory):
     """Give this process a ROS domain of its own on this machine, and keep it while it runs."""
+    import fcntl  # here, where there may be no POSIX
+
     profiles = tmp_path_factory.mktemp("fastdds") / "profiles.xml"
     profiles.write_text(PROFILES)
     for domain in range(1, 100):

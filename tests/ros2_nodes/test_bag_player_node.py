@@ -9,7 +9,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed (the extra `ros`)")
 pytest.importorskip("std_srvs.srv", reason="std_srvs is not installed (the extra `ros`)")
 
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile  # noqa: E402
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy  # noqa: E402
 from rclpy.serialization import deserialize_message  # noqa: E402
 from rosbags.interfaces import (  # noqa: E402
     Qos,
@@ -109,7 +109,7 @@ def test_the_rate_scales_the_recorded_times(start_node, listener, headers_drive,
     assert player.wait() == 0, player.output
     assert numbers(got) == list(range(20))
     times = [sent_ns for sent_ns, _ in got]
-    assert times[-1] - times[0] == pytest.approx(19 * STEP_NS / rate, rel=0.02, abs=3e7)
+    assert times[-1] - times[0] == pytest.approx(19 * STEP_NS / rate, abs=1e8)
 
 
 def test_paused_it_sends_only_what_is_stepped_and_goes_on_when_resumed(
@@ -159,19 +159,25 @@ def test_the_clock_ticks_between_messages_and_is_never_behind_one(
     start_node, listener, headers_drive
 ):
     clock = listener.collect("/clock", Clock, EVERYTHING)
-    got = listener.collect("/headers", Header, EVERYTHING)
+    headers_qos = QoSProfile(depth=1000, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+    got = listener.collect("/headers", Header, headers_qos)
     player = start_node(
         PLAYER,
         drive=headers_drive,
         publish_clock="true",
         clock_hz=100.0,
         wait_for_subscribers="[/headers]",
+        **{"qos_overrides./headers.publisher.reliability": "best_effort"},
     )
+    listener.wait_until(lambda: clock, "the clock", player)
+    (offered,) = listener.node.get_publishers_info_by_topic("/headers")
+    assert offered.qos_profile.reliability == QoSReliabilityPolicy.BEST_EFFORT
     assert player.wait() == 0, player.output
     ticks = [tick.clock.sec * 10**9 + tick.clock.nanosec for _, tick in clock]
     assert all(earlier <= later for earlier, later in pairwise(ticks))
     assert {START_NS + number * STEP_NS for number in range(20)} <= set(ticks)
     assert len(ticks) > 40
+    assert len(got) > 10
     for sent_ns, message in got:
         until_then = [
             tick for (at_ns, _), tick in zip(clock, ticks, strict=True) if at_ns <= sent_ns
@@ -234,11 +240,24 @@ def test_messages_of_ros_1_arrive_as_those_of_ros_2(start_node, listener, tmp_pa
     ]
 
 
+def test_a_damaged_drive_is_played_as_far_as_it_can_be_read(start_node, listener, headers_drive):
+    (file,) = headers_drive.glob("*.db3")
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"frame 7") - 4] = 255  # its length
+    file.write_bytes(content)
+    got = listener.collect("/headers", Header, EVERYTHING)
+    player = start_node(PLAYER, drive=headers_drive, rate=9.0, wait_for_subscribers="[/headers]")
+    assert player.wait() == 0, player.output
+    assert numbers(got) == [number for number in range(20) if number != 7]
+    assert "not readable: /headers: 1 messages are damaged and were left out" in player.output
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
         ({"drive": "/no/such/drive.mcap"}, "/no/such/drive.mcap does not exist"),
         ({"drive": SAMPLE, "topics": "[/lidar]"}, "no topic /lidar; the drive has: /camera/front"),
+        ({"drive": SAMPLE, "start_offset_s": 60.0}, "the drive ends before 60.0 s"),
         ({"drive": SAMPLE, "rate": 0.0}, "parameter rate: give a number with a point"),
     ],
 )

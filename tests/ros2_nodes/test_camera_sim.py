@@ -1,5 +1,7 @@
 """The simulated camera: a real node in a process of its own, heard over the middleware."""
 
+import re
+import signal
 from itertools import islice
 from pathlib import Path
 
@@ -37,10 +39,10 @@ def test_two_cameras_send_their_patterns_at_the_rate_with_one_stamp_of_now(start
         assert {message.header.frame_id for _, message in frames} == {f"camera_{camera}"}
         sent = [sent_ns for sent_ns, _ in frames]
         # Single frames come late on a busy machine; the rate holds all the same.
-        assert (sent[50] - sent[0]) / 50 == pytest.approx(20e6, rel=0.1)
+        assert (sent[50] - sent[0]) / 50 == pytest.approx(20e6, rel=0.2)
         # The node first makes the pictures of the next frame, then waits for the next moment.
         ages = [sent_ns - stamp_ns(message) for sent_ns, message in frames]
-        assert np.median(ages) == pytest.approx(80e6, abs=10e6)
+        assert np.median(ages) == pytest.approx(80e6, abs=20e6)
         pattern = simulated_camera(None, "rgb8", camera=camera, size=(48, 64))
         bytes_of = [bytes(frame.data) for frame in islice(pattern, 500)]
         first = bytes_of.index(bytes(frames[0][1].data))
@@ -62,9 +64,11 @@ def test_the_camera_of_a_drive_is_sent_as_jpeg_with_faults(start_node, listener)
         seed=3,
     )
     listener.wait_until(lambda: len(got) >= 40, "forty frames", node)
-    assert node.interrupt() == 0, node.output
-    dropped = int(node.output.rpartition("dropped ")[2].split()[0])
-    assert 0.1 < dropped / (dropped + len(got)) < 0.5
+    assert node.interrupt(signal.SIGTERM) == 0, node.output
+    counted = re.search(r"sent (\d+) on /camera_0/image_raw/compressed, dropped (\d+)", node.output)
+    sent, dropped = map(int, counted.groups())
+    assert sent >= len(got)
+    assert 0.15 < dropped / (dropped + sent) < 0.45
     shown = [message for _, message in got]
     assert {message.format for message in shown} == {"jpeg"}
     whole = [bytes(message.data[-2:]) == b"\xff\xd9" for message in shown]
