@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qpde_perception.bundles import Bundle, find_model, load_bundle
-from qpde_perception.engines import ENGINES, Engine, engine_status
+from qpde_perception.engines import CPU_ENGINES, Engine, engine_status
 from qpde_perception.engines.registry import CPU_GRAPH, build_engine
 
 FLOAT_GRAPH = "reference_fp32.onnx"
@@ -59,7 +59,7 @@ def main() -> None:
     for threads in THREADS:
         pairs = [
             (name, kind, build_engine(source, name, threads=threads))
-            for name in ENGINES
+            for name in CPU_ENGINES
             for kind, source in (("int8", bundle), ("fp32", float_bundle(bundle)))
         ]
         for size in BATCHES:
@@ -69,7 +69,7 @@ def main() -> None:
                 (name, kind): (float(np.median(ms)), float(np.quantile(ms, 0.99)))
                 for (name, kind, _), ms in zip(pairs, times_ms, strict=True)
             }
-            for name in ENGINES:
+            for name in CPU_ENGINES:
                 int8, fp32 = by_engine[name, "int8"], by_engine[name, "fp32"]
                 figures = [f"{value:.2f}" for value in (*int8, *fp32)]
                 row = [f"{name} {engine_status(name).version}", str(threads), str(size), *figures]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 # Before the libraries that read it; more threads are slower on networks this small.
@@ -130,3 +132,74 @@ def published_signs():
 def images():
     """Make pictures of soft blobs under noise."""
     return noise_images
+
+
+@dataclass(frozen=True)
+class DocumentedKey:
+    """A row of the diagnostics' tables."""
+
+    unit: str
+    meaning: str
+    level_rules: str
+    readers: str
+
+
+@dataclass(frozen=True)
+class DiagnosticsContract:
+    """What docs/diagnostics.md says: the keys of each task, and the defaults of the limits."""
+
+    tasks: dict[str, dict[str, DocumentedKey]]
+    defaults: dict[str, str]
+
+    def levels(self, task):
+        """Names of the levels that a task's rules name; OK is every task's."""
+        rules = " ".join(key.level_rules for key in self.tasks[task].values())
+        return {"OK", *re.findall(r"\b(WARN|ERROR|STALE)\b", rules)}
+
+    def check(self, name, values):
+        """Hold a status against its task: the keys both ways, and each value against its unit.
+
+        Args:
+            name: The task's name, without the node's; a camera's topic may follow it.
+            values: Values by key.
+        """
+        keys = self.tasks[name.split()[0]]
+        assert list(values) == list(keys)
+        for key, value in values.items():
+            pattern = UNITS[keys[key].unit]
+            assert re.fullmatch(pattern, value), f"{name}: {key} = {value!r} is no {pattern}"
+
+
+NUMBER = r"-?\d+\.\d{3}|N/A|n/a"
+UNITS = {
+    **dict.fromkeys(("ms", "us", "Hz", "percent", "ratio"), NUMBER),
+    "count": r"\d+|N/A",
+    "bool": "True|False",
+    "text": r"\S.*",
+    "list": r"\S.*",
+}
+
+
+@pytest.fixture(scope="session")
+def diagnostics_contract():
+    """The contract of the diagnostics, read from its page."""
+    page = (ROOT / "docs" / "diagnostics.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+
+    def rows(section):
+        lines = [line for line in section.splitlines() if line.startswith("| `")]
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        table = {row[0].strip("`"): row[1:] for row in cells}
+        assert len(table) == len(cells), "a key stands twice in one table"
+        return table
+
+    return DiagnosticsContract(
+        tasks={
+            title.split("`")[1]: {
+                key: DocumentedKey(*cells) for key, cells in rows(section).items()
+            }
+            for title, section in sections.items()
+            if title.startswith("Task ")
+        },
+        defaults={name: cells[1] for name, cells in rows(sections["Limits"]).items()},
+    )

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from qpde_perception.cli.frame import Json, emit, package_version
 from qpde_perception.engines import ENGINES, engine_status
+from qpde_perception.engines.platforms import platform_of
 
 _ROS_REMEDY = 'source a ROS 2 installation, or: pip install -e ".[ros]"'
 _TORCH_REMEDY = 'needed to train, compile and certify: pip install -e ".[learning]"'
@@ -26,6 +27,7 @@ def command(as_json: Json = False) -> None:
     """
     engines = [asdict(engine_status(name)) for name in ENGINES]
     payload = {
+        "platform": asdict(platform_of()),
         "engines": engines,
         "ros": _ros(),
         "torch": _version("torch"),
@@ -53,6 +55,10 @@ def _version(distribution: str) -> str | None:
 
 def _table(payload: dict[str, Any]) -> Table:
     table = Table("part", "state", "version", "what to do")
+    here = payload["platform"]
+    # A Jetson by its Jetson Linux, another machine by its driver.
+    system = here["l4t"] or here["driver"]
+    table.add_row(f"platform {here['kind']}", here["machine"], system, "")
     table.add_row("python", "works", payload["python"], "")
     table.add_row("qpde_perception", "works", payload["package"], "")
     for engine in payload["engines"]:

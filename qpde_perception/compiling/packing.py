@@ -24,9 +24,10 @@ from qpde_perception.compiling.parity import (
     quantization_noise,
     reference_of,
 )
-from qpde_perception.compiling.tensorrt_writer import TENSORRT_GRAPH, tensorrt_graph
+from qpde_perception.compiling.taps import taps_of
+from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
 from qpde_perception.compiling.writer import cpu_graph, float_graph
-from qpde_perception.engines.registry import CPU_GRAPH
+from qpde_perception.engines.registry import CPU_GRAPH, TENSORRT_GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,9 +91,11 @@ def assemble(
         files={},
     )
     bundle = Bundle(path, manifest, contents)
-    logits = reference_of(bundle).infer(golden_pixels)
+    logits, saturation = reference_of(bundle).observe(golden_pixels)
     unquantized = in_batches(float_reference_of(bundle), golden_pixels)
-    golden = Golden(golden_pixels, logits, quantization_noise(logits, unquantized))
+    noise = quantization_noise(logits, unquantized)
+    taps = taps_of(specification.document)
+    golden = Golden(golden_pixels, logits, noise, taps, saturation)
     contents[GOLDEN] = golden.to_bytes()
     return bundle
 

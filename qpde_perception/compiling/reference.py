@@ -22,6 +22,7 @@ from qpde_perception.compiling.specification import (
     Smooth,
     Specification,
 )
+from qpde_perception.compiling.taps import taps_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +46,29 @@ class IntegerReference:
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 (n, classes), of pixels, uint8 (n, height, width, 3)."""
-        parts = [
-            self.tensors(batch[start : start + BATCH])["logits"]
-            for start in range(0, len(batch), BATCH)
-        ]
-        return np.concatenate(parts)
+        return self.observe(batch)[0]
+
+    def saturation(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the share of every tap's codes that are `q_max`, float32 (n, taps)."""
+        return self.observe(batch)[1]
+
+    def observe(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits, float32 (n, classes), and saturation, float32 (n, taps), of pixels."""
+        logits, saturation = [], []
+        for start in range(0, len(batch), BATCH):
+            tensors = self.tensors(batch[start : start + BATCH])
+            logits.append(tensors["logits"])
+            saturation.append(self._saturation(tensors))
+        return np.concatenate(logits), np.concatenate(saturation)
+
+    def _saturation(self, tensors: dict[str, Array]) -> Array:
+        taps = taps_of(self._specification.document)
+        shares = np.empty((len(tensors[PIXELS]), len(taps)), np.float32)
+        for index, tap in enumerate(taps):
+            codes = tensors[tap]
+            count = (codes == self._specification.grid(tap).q_max).sum(axis=(1, 2, 3))
+            shares[:, index] = count.astype(np.float32) / np.float32(codes[0].size)
+        return shares
 
     def close(self) -> None:
         """Nothing to free."""

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from qpde_perception.compiling.sizes import tensor_sizes
 from qpde_perception.compiling.specification import (
     PIXEL_ZERO,
     PIXELS,
@@ -54,6 +55,9 @@ class Writer:
         self.specification = specification
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
+        classes = len(specification.arrays["head.bias"])
+        self.outputs = {LOGITS: classes}
+        self.properties: dict[str, str] = {}
 
     def serialise(self) -> bytes:
         """Write every layer; return the ONNX file."""
@@ -69,26 +73,33 @@ class Writer:
                 self.append(layer)
             else:
                 self.head(layer)
+        self.end()
         document = self.specification.document
-        classes = len(self.specification.arrays["head.bias"])
         shape = ["n", document.input_height, document.input_width, 3]
         graph = helper.make_graph(
             self.nodes,
             PRODUCER,
             [helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, shape)],
-            [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["n", classes])],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])
+                for name, size in self.outputs.items()
+            ],
             list(self.constants.values()),
         )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name=PRODUCER
         )
         model.ir_version = IR_VERSION
+        helper.set_model_props(model, self.properties)
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
 
     def begin(self) -> None:
         """Write what comes before the first layer."""
         raise NotImplementedError
+
+    def end(self) -> None:
+        """Write what comes after the last layer: nothing, unless a graph has more outputs."""
 
     def conv(self, layer: Conv) -> None:
         """Write a convolution."""
@@ -304,8 +315,8 @@ class _FloatWriter(Writer):
             "ReduceMean", [f"{layer.input}.values"], f"{name}.pooled", axes=[2, 3], keepdims=0
         )
         # The scale of the head is that of weight times pooled code; here the mean is a real value.
-        positions = self.positions()
-        step = grid.scale / (layer.multiplier * positions)
+        _, height, width = tensor_sizes(self.specification)[layer.input]
+        step = grid.scale / (layer.multiplier * height * width)
         weight = (arrays[f"{name}.weight"] * (arrays[f"{name}.scale"] / step)[:, None]).T
         product = self.node(
             "MatMul",
@@ -313,12 +324,3 @@ class _FloatWriter(Writer):
             f"{name}.product",
         )
         self.node("Add", [product, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
-
-    def positions(self) -> int:
-        """Return the number of positions that the head averages over."""
-        document = self.specification.document
-        reduction = 1
-        for layer in self.specification.layers:
-            if isinstance(layer, Conv):
-                reduction *= layer.stride
-        return document.input_height * document.input_width // reduction**2

@@ -91,7 +91,8 @@ class Inspection:
     def float_islands(self) -> tuple[str, ...]:
         """Layers that neither read nor write int8, and whose result is quantized later on.
 
-        Every layer of the float head is none, for nothing after it is int8.
+        Every layer of the float head is none, for nothing after it is int8; nor is one that reads
+        nothing, which sets the memory of a sum to zero.
         """
         islands, quantized_later = [], set[str]()
         for layer in reversed(self.layers):
@@ -101,7 +102,7 @@ class Inspection:
                 quantized_later |= read
             elif written & quantized_later:
                 quantized_later |= read
-                if INT8 not in {tensor.type for tensor in layer.inputs}:
+                if read and INT8 not in {tensor.type for tensor in layer.inputs}:
                     islands.append(layer.name)
         return tuple(reversed(islands))
 

@@ -1,6 +1,52 @@
 """Monitoring: plain numbers in, verdicts out."""
 
 from qpde_perception.monitoring.accounting import Accounting, Counts, DropReason
+from qpde_perception.monitoring.errors import MonitoringError
 from qpde_perception.monitoring.latency import LatencyRecorder
+from qpde_perception.monitoring.levels import Level, TaskStatus
+from qpde_perception.monitoring.losses import LossSnapshot, LossSource, UpstreamLosses
+from qpde_perception.monitoring.rates import ExpectedRate, StreamSnapshot, StreamStatistics
+from qpde_perception.monitoring.tasks import (
+    CameraReport,
+    EngineReport,
+    TransportReport,
+    camera_input_task,
+    engine_task,
+    frame_accounting_task,
+    processing_time_task,
+    transport_task,
+)
+from qpde_perception.monitoring.watchdog import (
+    InputAge,
+    ProcessingTimeWatchdog,
+    WatchdogLimits,
+    WatchdogReport,
+)
 
-__all__ = ["Accounting", "Counts", "DropReason", "LatencyRecorder"]
+__all__ = [
+    "Accounting",
+    "CameraReport",
+    "Counts",
+    "DropReason",
+    "EngineReport",
+    "ExpectedRate",
+    "InputAge",
+    "LatencyRecorder",
+    "Level",
+    "LossSnapshot",
+    "LossSource",
+    "MonitoringError",
+    "ProcessingTimeWatchdog",
+    "StreamSnapshot",
+    "StreamStatistics",
+    "TaskStatus",
+    "TransportReport",
+    "UpstreamLosses",
+    "WatchdogLimits",
+    "WatchdogReport",
+    "camera_input_task",
+    "engine_task",
+    "frame_accounting_task",
+    "processing_time_task",
+    "transport_task",
+]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,13 +179,22 @@ def test_a_file_that_the_bundle_lacks_is_refused_with_the_remedy(tiny_bundle):
 
 @given(st.data())
 def test_damaged_golden_frames_raise_nothing_else(tiny_bundle, data):
-    from dataclasses import replace
-
     content = tiny_bundle.read("golden.npz")
     content = content[: data.draw(st.integers(0, len(content) - 1))]
     bundle = replace(tiny_bundle, contents={**tiny_bundle.contents, "golden.npz": content})
     with pytest.raises(BundleError, match=r"golden\.npz"):
         golden_of(bundle)
+
+
+def test_golden_frames_from_before_the_taps_are_read_and_have_none(tiny_bundle):
+    golden = golden_of(tiny_bundle)
+    assert golden.taps
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, pixels=golden.pixels, logits=golden.logits, noise=golden.noise)
+    contents = {**tiny_bundle.contents, "golden.npz": buffer.getvalue()}
+    older = golden_of(replace(tiny_bundle, contents=contents))
+    assert (older.taps, older.saturation.shape) == ((), (len(golden.pixels), 0))
+    assert np.array_equal(older.logits, golden.logits)
 
 
 def test_golden_frames_measure_the_distance_in_units_of_the_noise(tiny_bundle):

@@ -78,6 +78,9 @@ def test_doctor_says_which_engines_work(qpde):
         one["works"] and one["version"] and not one["remedy"]
         for one in (engines["onnxruntime"], engines["openvino"])
     )
+    if not call.document["platform"]["gpu"]:
+        assert engines["tensorrt"]["remedy"] == "needs an NVIDIA GPU"
+        assert "needs an NVIDIA GPU" in qpde("doctor").out
     assert call.document["python"].count(".") == 2
     assert "ros" in call.document
     assert "onnxruntime" in qpde("doctor").out

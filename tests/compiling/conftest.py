@@ -23,7 +23,7 @@ def as_written():
     """Execute a graph as it is written: every node alone, values in float32.
 
     Left to optimise, ONNX Runtime rounds float biases to whole steps of the accumulator, which the
-    lowered biases of the graph for TensorRT are not.
+    lowered biases of the graph for TensorRT are not. Returns logits and saturation.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -31,6 +31,6 @@ def as_written():
 
     def run(graph, pixels):
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        return session.run(None, {"pixels": pixels})[0]
+        return session.run(None, {"pixels": pixels})
 
     return run

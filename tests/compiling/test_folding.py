@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from qpde_perception.compiling.certificate.sizes import multiply_adds
 from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.folding import _Folder, fold
 from qpde_perception.compiling.reference import IntegerReference
+from qpde_perception.compiling.sizes import multiply_adds
 from qpde_perception.compiling.specification import PIXELS, Add, Append, Conv, Smooth
 from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
 from qpde_perception.learning.quantizers import ActivationQuantizer, WeightQuantizer, set_active

@@ -14,7 +14,7 @@ from qpde_perception.compiling.card import write_card
 from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.packing import write_bundle
 from qpde_perception.compiling.parity import quantization_noise, reference_of
-from qpde_perception.engines import ENGINES
+from qpde_perception.engines import CPU_ENGINES
 from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
 from qpde_perception.learning.trained_run import TrainedRun
 from qpde_perception.learning.training import TrainingConfig
@@ -44,7 +44,7 @@ def test_what_was_packed_is_what_is_loaded(bundle):
 def test_manifest_names_every_file_with_its_hash_and_every_engine(bundle):
     manifest = write_bundle(bundle).manifest
     assert manifest.name == "tiny"
-    assert set(manifest.engines) == set(ENGINES)
+    assert set(manifest.engines) == set(CPU_ENGINES)
     for name, digest in manifest.files.items():
         assert hashlib.sha256((bundle.path / name).read_bytes()).hexdigest() == digest
 
@@ -52,6 +52,8 @@ def test_manifest_names_every_file_with_its_hash_and_every_engine(bundle):
 def test_golden_frames_carry_the_references_answers_and_the_noise(bundle):
     golden = golden_of(bundle)
     assert np.array_equal(golden.logits, reference_of(bundle).infer(golden.pixels))
+    assert np.array_equal(golden.saturation, reference_of(bundle).saturation(golden.pixels))
+    assert golden.saturation.shape == (len(golden.pixels), len(golden.taps))
     assert golden.distance(golden.logits) == (0, 0)
     from qpde_perception.compiling.parity import float_reference_of
 

@@ -8,7 +8,7 @@ import pytest
 from qpde_perception.bundles import golden_of
 from qpde_perception.compiling.evaluation import evaluate
 from qpde_perception.compiling.parity import compare, in_batches, reference_of
-from qpde_perception.engines import ENGINES, open_engine
+from qpde_perception.engines import CPU_ENGINES, open_engine
 from qpde_perception.learning.signs import prepared_pixels
 
 
@@ -20,7 +20,7 @@ def answered(published_signs, shipped_bundle):
     return pixels, signs.labels, in_batches(reference_of(shipped_bundle), pixels)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", CPU_ENGINES)
 def test_engine_is_in_parity_on_every_test_image(answered, shipped_bundle, name):
     pixels, _, expected = answered
     logits = in_batches(open_engine(shipped_bundle, name, threads=0), pixels)

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from qpde_perception.compiling.specification import (
     Specification,
 )
 from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
+from qpde_perception.compiling.torch_program import program_of
 from qpde_perception.compiling.writer import cpu_graph
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
 from qpde_perception.engines.openvino import OpenVinoEngine
@@ -222,8 +224,35 @@ def test_engines_are_bit_identical_on_random_specifications(case):
 @given(cases())
 def test_the_graph_for_tensorrt_is_bit_identical_on_random_specifications(as_written, case):
     specification, images = case
-    expected = IntegerReference(specification).infer(images)
-    assert np.array_equal(as_written(tensorrt_graph(specification), images), expected)
+    logits, saturation = as_written(tensorrt_graph(specification), images)
+    expected_logits, expected_saturation = IntegerReference(specification).observe(images)
+    assert np.array_equal(logits, expected_logits)
+    assert np.array_equal(saturation, expected_saturation)
+
+
+@settings(max_examples=5)  # tracing takes a second
+@given(cases())
+def test_the_torch_program_is_bit_identical_on_random_specifications(case):
+    specification, images = case
+    program = program_of(specification, len(images)).module()
+    expected_logits, expected_saturation = IntegerReference(specification).observe(images)
+    for count in range(1, len(images) + 1):
+        logits, saturation = program(torch.from_numpy(images[:count].copy()))
+        assert np.array_equal(logits.numpy(), expected_logits[:count])
+        assert np.array_equal(saturation.numpy(), expected_saturation[:count])
+
+
+@settings(max_examples=25)
+@given(cases())
+def test_saturation_is_the_share_of_codes_at_the_top_of_the_grid(case):
+    specification, images = case
+    for image, shares in zip(
+        images, IntegerReference(specification).saturation(images), strict=True
+    ):
+        tensors = naive_tensors(specification, image)
+        for tap, share in zip(("depthwise", "features"), shares, strict=True):
+            codes = tensors[tap].ravel().tolist()
+            assert share == np.float32(codes.count(255) / len(codes)), tap
 
 
 def one_layer(layer, codes, grids, arrays=None):

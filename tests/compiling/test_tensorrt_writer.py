@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,8 @@ from qpde_perception.compiling.folding import fold
 from qpde_perception.compiling.parity import reference_of
 from qpde_perception.compiling.reference import IntegerReference
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
-from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
+from qpde_perception.compiling.taps import taps_of
+from qpde_perception.compiling.tensorrt_writer import TENSORRT_GRAPH, tensorrt_graph
 
 NETWORKS = (
     *(f"{flavour}_mobilenet_v2_tiny" for flavour in ("symmetric", "twin", "ordinary")),
@@ -35,17 +38,52 @@ def specification(request, make_network):
 
 def test_values_are_bit_identical_on_every_flavour(specification, images, as_written):
     pixels = images(8, specification.document.input_height, seed=21)
-    expected = IntegerReference(specification).infer(pixels)
-    assert expected.std() > 0.1, "constant logits compare nothing"
-    assert np.array_equal(as_written(tensorrt_graph(specification), pixels), expected)
+    logits, saturation = IntegerReference(specification).observe(pixels)
+    assert logits.std() > 0.1, "constant logits compare nothing"
+    assert saturation.max(axis=0).all(), "a tap without saturation compares nothing"
+    found = as_written(tensorrt_graph(specification), pixels)
+    assert np.array_equal(found[0], logits)
+    assert np.array_equal(found[1], saturation)
 
 
 def test_values_are_bit_identical_on_the_shipped_model(shipped_bundle, shipped, images, as_written):
     golden = golden_of(shipped_bundle)
     graph = tensorrt_graph(shipped)
-    assert np.array_equal(as_written(graph, golden.pixels), golden.logits)
+    logits, saturation = as_written(graph, golden.pixels)
+    assert np.array_equal(logits, golden.logits)
+    assert np.array_equal(saturation, golden.saturation)
     pixels = images(24, 48, seed=9)
-    assert np.array_equal(as_written(graph, pixels), reference_of(shipped_bundle).infer(pixels))
+    logits, saturation = as_written(graph, pixels)
+    assert np.array_equal(logits, reference_of(shipped_bundle).infer(pixels))
+    assert np.array_equal(saturation, reference_of(shipped_bundle).saturation(pixels))
+
+
+def test_the_shipped_graph_is_the_one_that_is_written_today(shipped_bundle, shipped):
+    assert shipped_bundle.read(TENSORRT_GRAPH) == tensorrt_graph(shipped)
+
+
+def test_the_file_names_its_taps(specification):
+    model = onnx.load_from_string(tensorrt_graph(specification))
+    names = json.loads(next(p.value for p in model.metadata_props if p.key == "taps"))
+    saturation = next(one for one in model.graph.output if one.name == "saturation")
+    assert tuple(names) == taps_of(specification.document)
+    assert len(names) == saturation.type.tensor_type.shape.dim[1].dim_value
+
+
+def test_a_network_without_relu_has_no_taps_and_is_written_without_them(
+    tiny_specification, images, as_written
+):
+    document = tiny_specification.document
+    signed = {
+        name: grid.model_copy(update={"q_min": -128, "q_max": 127})
+        for name, grid in document.grids.items()
+    }
+    other = Specification(document.model_copy(update={"grids": signed}), tiny_specification.arrays)
+    pixels = images(4, document.input_height, seed=3)
+    (logits,) = as_written(tensorrt_graph(other), pixels)
+    expected, saturation = IntegerReference(other).observe(pixels)
+    assert np.array_equal(logits, expected)
+    assert saturation.shape == (4, 0)
 
 
 def test_every_zero_point_is_zero_and_every_bias_float(specification):

@@ -10,7 +10,7 @@ import torch
 from qpde_perception.bundles import golden_of
 from qpde_perception.compiling.parity import FLOAT_GRAPH, float_reference_of, reference_of
 from qpde_perception.compiling.writer import cpu_graph, float_graph
-from qpde_perception.engines import ENGINES
+from qpde_perception.engines import CPU_ENGINES
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
 from qpde_perception.engines.registry import CPU_GRAPH, build_engine
 from qpde_perception.learning.quantizers import WeightQuantizer, set_active
@@ -22,7 +22,7 @@ def random_bundle(make_network, make_bundle, tmp_path):
     return lambda network, seed: make_bundle(make_network(network, seed), tmp_path / network)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", CPU_ENGINES)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_engine_is_bit_identical_on_a_tiny_network(tiny_bundle, images, name, threads):
     pixels = images(40, 16, seed=8)
@@ -32,7 +32,7 @@ def test_engine_is_bit_identical_on_a_tiny_network(tiny_bundle, images, name, th
     assert np.array_equal(logits, expected)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", CPU_ENGINES)
 @pytest.mark.parametrize("seed", range(3))
 def test_engine_is_bit_identical_on_every_flavour(random_bundle, images, flavour, name, seed):
     bundle = random_bundle(f"{flavour}_mobilenet_v2_tiny", seed)
@@ -42,7 +42,7 @@ def test_engine_is_bit_identical_on_every_flavour(random_bundle, images, flavour
     assert np.array_equal(build_engine(bundle, name, threads=1).infer(pixels), expected)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", CPU_ENGINES)
 def test_engine_is_bit_identical_on_weights_of_four_bits(random_bundle, images, name):
     bundle = random_bundle("symmetric_mobilenet_v2_tiny_w4a8", 1)
     pixels = images(24, 16, seed=31)
@@ -51,7 +51,7 @@ def test_engine_is_bit_identical_on_weights_of_four_bits(random_bundle, images, 
     assert np.array_equal(build_engine(bundle, name, threads=1).infer(pixels), expected)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", CPU_ENGINES)
 def test_engine_is_bit_identical_on_the_golden_frames_of_the_shipped_model(shipped_bundle, name):
     golden = golden_of(shipped_bundle)
     assert np.array_equal(reference_of(shipped_bundle).infer(golden.pixels), golden.logits)
@@ -59,7 +59,7 @@ def test_engine_is_bit_identical_on_the_golden_frames_of_the_shipped_model(shipp
     assert np.array_equal(logits, golden.logits)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", CPU_ENGINES)
 @pytest.mark.parametrize("kind", ["blobs", "black", "white", "checkerboard"])
 def test_engine_is_bit_identical_on_images_that_are_no_signs(shipped_bundle, images, name, kind):
     if kind == "blobs":
@@ -78,7 +78,7 @@ def test_full_network_with_random_weights_is_bit_identical(random_bundle, images
     bundle = random_bundle(f"{flavour}_mobilenet_v2", seed)
     pixels = images(4, 48, seed)
     expected = reference_of(bundle).infer(pixels)
-    for name in ENGINES:
+    for name in CPU_ENGINES:
         assert np.array_equal(build_engine(bundle, name, threads=1).infer(pixels), expected), name
 
 

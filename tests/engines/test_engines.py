@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qpde_perception.engines import ENGINES, EngineError, open_engine
+from qpde_perception.engines import CPU_ENGINES, EngineError, open_engine
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=CPU_ENGINES)
 def engine(request, tiny_bundle):
     return open_engine(tiny_bundle, request.param)
 
@@ -65,7 +65,7 @@ def test_a_batch_of_another_shape_or_type_is_refused_and_the_engine_goes_on(
 
 def test_two_engines_of_one_bundle_do_not_disturb_each_other(tiny_bundle, images):
     pixels = images(4, 16, seed=17)
-    engines = [open_engine(tiny_bundle, name) for name in ENGINES for _ in range(2)]
+    engines = [open_engine(tiny_bundle, name) for name in CPU_ENGINES for _ in range(2)]
     answers = [engine.infer(pixels[i : i + 1]) for i in range(4) for engine in engines]
     for i in range(4):
         assert all(np.array_equal(a, answers[4 * i]) for a in answers[4 * i : 4 * i + 4])

@@ -12,6 +12,7 @@ from qpde_perception.compiling.specification import (
     Smooth,
     Specification,
 )
+from qpde_perception.compiling.taps import taps_of
 from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
 from qpde_perception.engines import EngineError
 from qpde_perception.engines.tensorrt_rtx import REMEDY, inspect
@@ -67,6 +68,39 @@ def test_each_smoothing_is_two_fused_kernels_at_most(inspection, specification, 
         ]
         record_property(f"{smoothing.name}: kernels", len(kernels))
         assert 1 <= len(kernels) <= 2
+
+
+def test_taps_count_in_the_kernel_that_quantizes_and_take_two_more_each(
+    inspection, specification, record_property
+):
+    """One sets the sum to zero, one pads or divides, and one for all puts them together."""
+    taps = taps_of(specification.document)
+    plain = onnx.load_from_string(tensorrt_graph(specification))
+    drop_output(plain, "saturation")
+    without = inspect(plain.SerializeToString())
+    more = len(inspection.layers) - len(without.layers)
+    record_property("kernels for taps", more)
+    assert 0 < more <= 2 * len(taps) + 1
+    assert inspection.int8 == without.int8
+    counted = [
+        layer
+        for layer in inspection.layers
+        if {f"{taps[0]}.saturation.ones", f"{taps[0]}.values"} <= set(layer.nodes)
+    ]
+    assert ["Int8" in {tensor.type for tensor in layer.outputs} for layer in counted] == [True]
+
+
+def drop_output(model, name):
+    """Drop an output, and every node that only it needs."""
+    graph = model.graph
+    graph.output.remove(next(one for one in graph.output if one.name == name))
+    needed, kept = {one.name for one in graph.output}, []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
 
 
 def pad_after_quantizing(nodes):

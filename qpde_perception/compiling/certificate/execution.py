@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the field's name)
 
-from qpde_perception.compiling.certificate.sizes import pooled_step
+from qpde_perception.compiling.sizes import pooled_step
 from qpde_perception.compiling.specification import (
     PIXEL_ZERO,
     PIXELS,

@@ -26,8 +26,8 @@ import numpy as np
 
 from qpde_perception.compiling.certificate.norms import SLACK, convolution_norm, measured_norm
 from qpde_perception.compiling.certificate.ranges import largest_errors
-from qpde_perception.compiling.certificate.sizes import head_matrix, real_weight, tensor_sizes
 from qpde_perception.compiling.certificate.symmetry import residual_branches, symmetric_form
+from qpde_perception.compiling.sizes import head_matrix, real_weight, tensor_sizes
 from qpde_perception.compiling.specification import Add, Append, Conv, Head
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qpde_perception.compiling.certificate.execution import HALF_STEP
-from qpde_perception.compiling.certificate.sizes import pooled_step, tensor_sizes
+from qpde_perception.compiling.sizes import pooled_step, tensor_sizes
 from qpde_perception.compiling.specification import PIXELS, Add, Append, Conv, Head, Smooth
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812  (the field's name)
 
 from qpde_perception.compiling.certificate.norms import power_iteration, symmetric_norm
-from qpde_perception.compiling.certificate.sizes import tensor_sizes
+from qpde_perception.compiling.sizes import tensor_sizes
 from qpde_perception.compiling.specification import Add, Conv
 
 if TYPE_CHECKING:
