@@ -3,9 +3,11 @@
     python -m ros2_nodes.bag_player_node --ros-args -p drive:=FILE_OR_FOLDER -p rate:=2.0
 
 Messages go out byte for byte as ROS 2 recorded them, those of ROS 1 converted. Pacing does not
-drift, whatever the rate. With `rate` 0 nothing waits for recorded times: each message goes out when
-the middleware of every reliable subscriber has the one before; a subscriber that works more slowly
-than that loses what does not fit into its own queue.
+drift, whatever the rate. There is no rate at which the player waits for slow subscribers: the
+middleware does not tell when they have taken a message. Who must not lose one steps.
+
+Topics are offered as they were recorded, where the recording tells; parameters such as
+`qos_overrides./camera/image.publisher.reliability` change that.
 
 Services: `~/pause` (std_srvs/SetBool, true pauses and false resumes) and `~/step`
 (std_srvs/Trigger, lets one message out while paused).
@@ -41,7 +43,7 @@ from qpde_perception.bags import (
 )
 from ros2_nodes.declarations import Declaration, declare
 from ros2_nodes.message_types import InterfaceError, demand_layout, message_class
-from ros2_nodes.process import run, spinning
+from ros2_nodes.process import report, run, spinning
 
 if TYPE_CHECKING:
     from rclpy.publisher import Publisher
@@ -55,8 +57,8 @@ DECLARATIONS = (
     Declaration(
         "rate",
         1.0,
-        "How many times faster than recorded; 0 for as fast as subscribers take it.",
-        minimum=0.0,
+        "How many times faster than recorded.",
+        minimum=0.001,
         maximum=1000.0,
     ),
     Declaration("loop", False, "Whether to begin again at the end; stamps then jump back."),
@@ -89,8 +91,12 @@ DECLARATIONS = (
 )
 # Messages read ahead: enough for a disk that stutters, few enough for large raw images.
 _AHEAD = 8
-_ACKNOWLEDGED_WITHIN = Duration(seconds=1)
 _LOOK_AGAIN_S = 0.02
+# A subscriber finds the player a moment after the player has found it. What is sent in between
+# reaches it only when the middleware repeats it.
+_SETTLE_S = 0.3
+# The middleware asks whether all was received every three seconds.
+_RECEIVED_WITHIN = Duration(seconds=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,9 @@ class BagPlayer(Node):
             msg = "no drive is named; add --ros-args -p drive:=FILE_OR_FOLDER"
             raise BagError(msg)
         self._drive = open_drive(Path(settings.drive))
+        if self._drive.log_time_at(settings.start_offset_s) > self._drive.end_ns:
+            msg = f"parameter start_offset_s: the drive ends before {settings.start_offset_s} s"
+            raise BagError(msg)
         self._publishers_of: dict[str, Publisher[Any]] = {}
         self._restamped: set[str] = set()
         self._sent: Counter[str] = Counter()
@@ -155,13 +164,12 @@ class BagPlayer(Node):
             while self._settings.loop and not self._playback.stopped:
                 self._play_once()
             if not self._playback.stopped:
-                for publisher in self._publishers_of.values():
-                    publisher.wait_for_all_acked(_ACKNOWLEDGED_WITHIN)
+                self._wait_for_receipts()
         finally:
             for line in self._drive.losses:
-                self.get_logger().warning(line)
+                report(self, f"not readable: {line}", warning=True)
             for topic in self._publishers_of:
-                self.get_logger().info(f"sent {self._sent[topic]} on {topic}")
+                report(self, f"sent {self._sent[topic]} on {topic}")
             self._drive.close()
 
     def _wanted(self) -> list[TopicInfo]:
@@ -169,7 +177,7 @@ class BagPlayer(Node):
         if missing := sorted(set(self._settings.topics) - set(there)):
             msg = f"no topic {', '.join(missing)}; the drive has: {', '.join(there) or 'none'}"
             raise BagError(msg)
-        return [there[name] for name in self._settings.topics or there]
+        return [there[name] for name in dict.fromkeys(self._settings.topics or there)]
 
     def _advertise(self, topic: TopicInfo) -> None:
         """Make the publisher of a topic, or warn that it cannot be played."""
@@ -201,6 +209,13 @@ class BagPlayer(Node):
             waiting = [
                 each for each in waiting if not self._publishers_of[each].get_subscription_count()
             ]
+        if self._settings.wait_for_subscribers:
+            time.sleep(_SETTLE_S)
+
+    def _wait_for_receipts(self) -> None:
+        for topic, publisher in self._publishers_of.items():
+            if not publisher.wait_for_all_acked(_RECEIVED_WITHIN):
+                self.get_logger().warning(f"{topic}: a subscriber has not received everything")
 
     def _play_once(self) -> None:
         start_s = self._settings.start_offset_s
@@ -223,8 +238,6 @@ class BagPlayer(Node):
             cdr = restamped(cdr, self.get_clock().now().nanoseconds)
         publisher.publish(cdr)
         self._sent[message.topic] += 1
-        if self._settings.rate == 0:
-            publisher.wait_for_all_acked(_ACKNOWLEDGED_WITHIN)
 
     def _publish_clock(self, position_ns: int) -> None:
         if self._clock_publisher is not None:

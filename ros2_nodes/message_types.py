@@ -8,6 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rclpy.type_support import check_for_type_support
+from rosidl_generator_py.import_type_support_impl import UnsupportedTypeSupport
+
 from qpde_perception.bags import reads_alike
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ def message_class(kind: str) -> Any:
     """Return the class of a message type, `sensor_msgs/msg/Image`.
 
     Raises:
-        InterfaceError: If it is not installed.
+        InterfaceError: If it is not installed, or its libraries cannot be loaded.
     """
     named = _NAME.fullmatch(kind)
     if named is None:
@@ -36,7 +39,7 @@ def message_class(kind: str) -> Any:
     spec = find_spec(package)
     places = () if spec is None else spec.submodule_search_locations or ()
     if any(Path(place, "msg", "__init__.py").is_file() for place in places):
-        found = getattr(import_module(f"{package}.msg"), name, None)
+        found = _load(package, name)
     if found is None:
         msg = f"{kind} is not installed"
         raise InterfaceError(msg)
@@ -60,6 +63,17 @@ def demand_layout(layout: Mapping[str, Mapping[str, str]]) -> None:
                 f"has {_listed(installed)}"
             )
             raise InterfaceError(msg)
+
+
+def _load(package: str, name: str) -> Any:
+    try:
+        found = getattr(import_module(f"{package}.msg"), name, None)
+        if found is not None:
+            check_for_type_support(found)
+    except (ImportError, UnsupportedTypeSupport) as error:
+        msg = f"{package}/msg/{name} is installed and cannot be loaded: {error}"
+        raise InterfaceError(msg) from None
+    return found
 
 
 def _listed(fields: Mapping[str, str]) -> str:

@@ -69,6 +69,16 @@ def spinning(node: Node) -> Iterator[None]:
         thread.join()
 
 
+def report(node: Node, line: str, *, warning: bool = False) -> None:
+    """Log a line at the end of a node, also where ROS has been shut down already."""
+    if not node.context.ok():  # the logger would complain that nobody can read it any more
+        sys.stderr.write(f"{node.get_name()}: {line}\n")
+    elif warning:  # a place in the code always logs with the same severity
+        node.get_logger().warning(line)
+    else:
+        node.get_logger().info(line)
+
+
 def _fail(name: str, error: Exception) -> int:
     sys.stderr.write(f"{name}: error: {' '.join(str(error).split())}\n")
     return _WRONG_USE

@@ -22,11 +22,14 @@ from qpde_perception.bags.messages import (
 from qpde_perception.bags.offers import Offer
 from qpde_perception.bags.playback import Playback, Tick, latched_before
 from qpde_perception.bags.prefetch import Prefetch
+from qpde_perception.bags.simulated import ENCODINGS, Faults, simulated_camera, with_faults
 from qpde_perception.bags.writer import McapWriter
 
 __all__ = [
+    "ENCODINGS",
     "BagError",
     "Drive",
+    "Faults",
     "Labels",
     "MadeDrive",
     "McapWriter",
@@ -47,5 +50,7 @@ __all__ = [
     "reads_alike",
     "regions_of",
     "restamped",
+    "simulated_camera",
     "typestore",
+    "with_faults",
 ]

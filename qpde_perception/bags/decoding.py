@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.serde import SerdeError
 from rosbags.typesys import (
     Stores,
     get_types_from_idl,
@@ -15,7 +16,7 @@ from rosbags.typesys import (
 
 from qpde_perception.bags.definitions import typestore
 from qpde_perception.bags.errors import BagError
-from qpde_perception.bags.layouts import layout_of
+from qpde_perception.bags.layouts import HEADER, layout_of
 from qpde_perception.bags.packed import DAMAGED, compression_of, decompressor
 
 if TYPE_CHECKING:
@@ -70,25 +71,42 @@ def cdr_bytes(channel: Channel, raw: bytes) -> bytes:
     """Return a message in the serialization of ROS 2.
 
     Raises:
+        BagError: As `decode_message`.
         ValueError: If the bytes are no such message.
     """
     if channel.encoding == "cdr":
         return raw
-    store = _store(channel.type, channel.encoding, channel.definition)
     try:
-        return bytes(store.ros1_to_cdr(raw, channel.type))
-    except Exception as error:  # noqa: BLE001  # as in `decode_message`
+        return bytes(_ros2_store(channel).ros1_to_cdr(raw, channel.type))
+    except SerdeError as error:
         msg = f"{channel.topic}: no {channel.type}: {error}"
         raise ValueError(msg) from None
 
 
 def recorded_layout(channel: Channel) -> Layout:
-    """Return what the fields of a channel's messages are; see `layout_of`.
+    """Return what the fields of a channel's messages are once they are CDR; see `layout_of`.
 
     Raises:
         BagError: As `decode_message`.
     """
-    return layout_of(_known_store(channel).fielddefs, channel.type)
+    return layout_of(_ros2_store(channel).fielddefs, channel.type)
+
+
+def _ros2_store(channel: Channel) -> Typestore:
+    store = _known_store(channel)
+    return store if channel.encoding == "cdr" else _without_sequence_numbers(store, channel.type)
+
+
+@lru_cache(maxsize=64)
+def _without_sequence_numbers(store: Typestore, kind: str) -> Typestore:
+    """Return the types of ROS 1 with the header of ROS 2, for which conversion is made."""
+    types = {name: store.fielddefs[name] for name in layout_of(store.fielddefs, kind)}
+    if HEADER in types:
+        constants, fields = types[HEADER]
+        types[HEADER] = constants, [field for field in fields if field[0] != "seq"]
+    converting = get_typestore(Stores.EMPTY)
+    converting.register(types)
+    return converting
 
 
 def _known_store(channel: Channel) -> Typestore:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Layout = dict[str, dict[str, str]]
 
-_HEADER = "std_msgs/msg/Header"
+HEADER = "std_msgs/msg/Header"
 _NAMES = {
     "bool": "boolean",
     "byte": "octet",
@@ -30,7 +30,7 @@ def layout_of(fielddefs: Typesdict, kind: str) -> Layout:
     """Return, for a message type and all within it, the type of each field by its name.
 
     Types are named as `get_fields_and_field_types` of a generated ROS 2 message names them,
-    without bounds. The sequence number of a ROS 1 header, which ROS 2 has not, is left out.
+    without bounds.
     """
     layout: Layout = {}
     rest = [kind]
@@ -40,10 +40,9 @@ def layout_of(fielddefs: Typesdict, kind: str) -> Layout:
             continue
         fields: dict[str, str] = {}
         for field, description in fielddefs[name][1]:
-            if (name, field) == (_HEADER, "seq") or field == "structure_needs_at_least_one_member":
-                continue
-            fields[field], inner = _describe(description)
-            rest.extend(inner)
+            if field != "structure_needs_at_least_one_member":
+                fields[field], inner = _describe(description)
+                rest.extend(inner)
         layout[name] = fields
     return layout
 
@@ -56,8 +55,8 @@ def reads_alike(recorded: Mapping[str, str], installed: Mapping[str, str]) -> bo
 
 
 def begins_with_header(layout: Layout, kind: str) -> bool:
-    """Whether a message starts with a `std_msgs/Header`."""
-    return next(iter(layout[kind].values()), "") == "std_msgs/Header"
+    """Whether a message starts with a `std_msgs/Header`, or is one."""
+    return kind == HEADER or next(iter(layout[kind].values()), "") == "std_msgs/Header"
 
 
 def _describe(description: FieldDesc) -> tuple[str, tuple[str, ...]]:

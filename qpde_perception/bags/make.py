@@ -12,15 +12,13 @@ import numpy as np
 from qpde_perception.bags.definitions import COMPRESSED_IMAGE, IMAGE, typestore
 from qpde_perception.bags.errors import BagError
 from qpde_perception.bags.messages import detections, header_of
-from qpde_perception.bags.sources import open_source
+from qpde_perception.bags.sources import open_source, shot_pixels
 from qpde_perception.bags.writer import McapWriter
 from qpde_perception.frames import Regions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from qpde_perception.bags.sources import LabelledBox, Shot
 
@@ -114,7 +112,7 @@ def _write_image(
         message = types[COMPRESSED_IMAGE](header=header, format="jpeg", data=data)
         writer.write(f"{CAMERA}/image/compressed", message, stamp_ns)
         return
-    pixels = _pixels(shot)
+    pixels = shot_pixels(shot)
     height, width = pixels.shape[:2]
     message = types[IMAGE](
         header=header,
@@ -140,20 +138,8 @@ def _write_boxes(writer: McapWriter, boxes: tuple[LabelledBox, ...], stamp_ns: i
 def _jpeg(shot: Shot) -> bytes:
     if isinstance(shot.image, bytes) and shot.image.startswith(_JPEG_MAGIC):
         return shot.image
-    good, data = cv2.imencode(".jpg", _pixels(shot), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    good, data = cv2.imencode(".jpg", shot_pixels(shot), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     if not good:
         msg = f"{shot.name} cannot be encoded as JPEG"
         raise BagError(msg)
     return bytes(data)
-
-
-def _pixels(shot: Shot) -> NDArray[np.uint8]:
-    if not isinstance(shot.image, bytes):
-        return shot.image
-    pixels = None
-    if shot.image:
-        pixels = cv2.imdecode(np.frombuffer(shot.image, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        msg = f"{shot.name} is not an image that can be read; take it out of the source"
-        raise BagError(msg)
-    return np.asarray(pixels, np.uint8)

@@ -42,7 +42,7 @@ class Schedule:
     Args:
         position_ns: Where in the drive it begins.
         now_ns: When.
-        rate: How many times faster than recorded, above 0; 0 for as fast as possible.
+        rate: How many times faster than recorded, above 0.
         paused: Whether it begins standing still.
     """
 
@@ -56,8 +56,6 @@ class Schedule:
         """Return when a position is due; None while paused."""
         if self.paused:
             return None
-        if self._rate == 0:
-            return self._now_ns
         return self._now_ns + round((position_ns - self._position_ns) / self._rate)
 
     def position_ns(self, now_ns: int) -> int:
@@ -85,7 +83,7 @@ class Playback:
     """Gives out messages when they are due; another thread may pause, step and stop it.
 
     Args:
-        rate: How many times faster than recorded, above 0; 0 for as fast as possible.
+        rate: How many times faster than recorded, above 0.
         tick_hz: Ticks per second between messages; 0 for none.
         paused: Whether it begins standing still.
     """
@@ -197,8 +195,7 @@ def latched_before(
         for name, offer in offers.items()
         if offer is not None and offer.latched
     }
-    if start_s > 0 and kept:
-        for message in drive.serialized(kept.keys(), duration_s=start_s):
-            kept[message.topic].append(message)
+    for message in drive.serialized(kept.keys(), duration_s=start_s):
+        kept[message.topic].append(message)
     for messages in kept.values():
         yield from messages

@@ -94,6 +94,23 @@ def open_source(path: Path, parts: Collection[str] | None = None) -> Source:
     return _video(path)
 
 
+def shot_pixels(shot: Shot) -> NDArray[np.uint8]:
+    """Return the pixels of a shot, uint8 (height, width, 3) BGR.
+
+    Raises:
+        BagError: If its file is no image that can be read.
+    """
+    if not isinstance(shot.image, bytes):
+        return shot.image
+    pixels = None
+    if shot.image:
+        pixels = cv2.imdecode(np.frombuffer(shot.image, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        msg = f"{shot.name} is not an image that can be read; take it out of the source"
+        raise BagError(msg)
+    return np.asarray(pixels, np.uint8)
+
+
 def choose_bursts(path: Path, each: int, *, shortest: int = 4) -> tuple[str, ...]:
     """Choose bursts of a zip so that every kind of sign is seen, by a rule and not by a result.
 

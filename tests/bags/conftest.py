@@ -15,6 +15,14 @@ import pytest
 from mcap.reader import make_reader
 from mcap.writer import CompressionType
 from mcap.writer import Writer as McapLibraryWriter
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
@@ -157,3 +165,24 @@ def some_messages() -> list[Sent]:
         )
         for index in range(40)
     ]
+
+
+@pytest.fixture(scope="session")
+def make_qos() -> Callable[..., Qos]:
+    """Make the quality of service that a recorder noted; latched unless told otherwise."""
+
+    def make(*, depth: int, reliable: bool = True, latched: bool = True) -> Qos:
+        forever = QosTime(2147483647, 4294967295)
+        return Qos(
+            QosHistory.KEEP_LAST,
+            depth,
+            QosReliability.RELIABLE if reliable else QosReliability.BEST_EFFORT,
+            QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+            forever,
+            forever,
+            QosLiveliness.AUTOMATIC,
+            forever,
+            avoid_ros_namespace_conventions=False,
+        )
+
+    return make
