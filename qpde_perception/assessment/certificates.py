@@ -28,9 +28,9 @@ from qpde_perception.compiling.certificate import certify
 from qpde_perception.compiling.certificate.certificate import BATCH
 from qpde_perception.compiling.certificate.local import LocalBound
 from qpde_perception.compiling.certificate.noise import NoiseModel
+from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.evaluation import evaluate
 from qpde_perception.compiling.parity import in_batches
-from qpde_perception.compiling.writer import cpu_graph
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
 from qpde_perception.learning.experiments.fitting import machine_name
 from qpde_perception.learning.experiments.runs import write_json

@@ -16,6 +16,7 @@ from qpde_perception.bundles import (
     Golden,
     Manifest,
 )
+from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.parity import (
     FLOAT_GRAPH,
@@ -26,7 +27,7 @@ from qpde_perception.compiling.parity import (
 )
 from qpde_perception.compiling.taps import taps_of
 from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
-from qpde_perception.compiling.writer import cpu_graph, float_graph
+from qpde_perception.compiling.writer import float_graph
 from qpde_perception.engines.registry import CPU_GRAPH, TENSORRT_GRAPH
 
 if TYPE_CHECKING:

@@ -1,11 +1,4 @@
-"""Writers of ONNX graphs: the int8 graph for CPU engines and the float reference with its weights.
-
-CPU engines want unsigned 8-bit activations with the ReLU absorbed into the quantizer, so a signed
-code `c` is written as the unsigned `c + 128` with zero point 128. A convolution between a
-DequantizeLinear and a QuantizeLinear becomes one integer kernel. Steps that an engine could round
-otherwise (smoothing, the head) are written on the codes themselves, as float32 arithmetic that is
-exact.
-"""
+"""What all writers of ONNX graphs share, and the writer of the float reference."""
 
 from __future__ import annotations
 
@@ -36,11 +29,6 @@ OPSET = 17
 IR_VERSION = 9
 LOGITS = "logits"
 PRODUCER = "qpde_perception"
-
-
-def cpu_graph(specification: Specification) -> bytes:
-    """Return the int8 graph for CPU engines: pixels uint8 (n, h, w, 3) to logits float32."""
-    return _IntegerWriter(specification).serialise()
 
 
 def float_graph(specification: Specification) -> bytes:
@@ -190,82 +178,6 @@ class Writer:
         scale = self.constant(f"{name}.scale", arrays[f"{name}.scale"])
         scaled = self.node("Mul", [product, scale], f"{name}.scaled")
         self.node("Add", [scaled, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
-
-
-class _IntegerWriter(Writer):
-    """Unsigned codes with a zero point; one QuantizeLinear per tensor."""
-
-    def begin(self) -> None:
-        self.node("Transpose", [PIXELS], f"{PIXELS}.codes", perm=[0, 3, 1, 2])
-
-    def zero_point(self, tensor: str) -> str:
-        zero = 0 if self.specification.grid(tensor).rectifies else PIXEL_ZERO
-        return self.constant(f"zero_{zero}", np.array(zero, np.uint8))
-
-    def dequantized(self, tensor: str, reader: str) -> str:
-        """Return the values of a tensor's codes, one node a reader so that engines can fuse it."""
-        scale = self.scalar(self.specification.grid(tensor).scale)
-        inputs = [f"{tensor}.codes", scale, self.zero_point(tensor)]
-        return self.node("DequantizeLinear", inputs, f"{tensor}.for.{reader}")
-
-    def quantized(self, values: str, tensor: str) -> str:
-        scale = self.scalar(self.specification.grid(tensor).scale)
-        inputs = [values, scale, self.zero_point(tensor)]
-        return self.node("QuantizeLinear", inputs, f"{tensor}.codes")
-
-    def conv(self, layer: Conv) -> None:
-        arrays, name = self.specification.arrays, layer.name
-        scale, bias = arrays[f"{name}.scale"], arrays[f"{name}.bias"]
-        weight = self.constant(f"{name}.weight", arrays[f"{name}.weight"])
-        weight_scale = self.constant(f"{name}.scale", scale)
-        zeros = self.constant(f"zeros_{len(scale)}", np.zeros(len(scale), np.int8))
-        inputs = [
-            self.dequantized(layer.input, name),
-            self.node("DequantizeLinear", [weight, weight_scale, zeros], f"{name}.w", axis=0),
-        ]
-        if bias.any():
-            step = np.float32(self.specification.grid(layer.input).scale) * scale
-            bias_scale = self.constant(f"{name}.bias_scale", step)
-            codes = self.constant(f"{name}.bias", bias)
-            zeros32 = self.constant(f"zeros32_{len(scale)}", np.zeros(len(scale), np.int32))
-            parts = [codes, bias_scale, zeros32]
-            inputs.append(self.node("DequantizeLinear", parts, f"{name}.b", axis=0))
-        self.quantized(self.convolution(layer, inputs, f"{name}.values"), layer.output)
-
-    def add(self, layer: Add) -> None:
-        # Written on codes: some engines fold an addition of values into the convolution before it
-        # and round the sum instead of the branch, which differs on ties.
-        name = layer.name
-        parts = [
-            self.node("Cast", [f"{tensor}.codes"], f"{name}.{role}", to=TensorProto.FLOAT)
-            for role, tensor in (("trunk", layer.trunk), ("branch", layer.branch))
-        ]
-        total = self.node("Add", parts, f"{name}.total")
-        codes = self.node("Sub", [total, self.scalar(float(PIXEL_ZERO))], f"{name}.shifted")
-        unit = [self.scalar(1.0), self.constant("zero_0", np.array(0, np.uint8))]
-        self.node("QuantizeLinear", [codes, *unit], f"{layer.output}.codes")
-
-    def smooth(self, layer: Smooth) -> None:
-        name = layer.name
-        codes = self.node("Cast", [f"{layer.input}.codes"], f"{name}.in", to=TensorProto.FLOAT)
-        # Half to even is unchanged by the zero point, which is even; and smoothing stays within the
-        # range of its input, so nothing needs clipping.
-        smoothed = self.smoothing_steps(codes, name, layer, float(layer.delta))
-        rounded = self.node("Round", [smoothed], f"{name}.rounded")
-        self.node("Cast", [rounded], f"{layer.output}.codes", to=TensorProto.UINT8)
-
-    def append(self, layer: Append) -> None:
-        codes = f"{layer.input}.codes"
-        copies = self.slice(codes, f"{layer.name}.copies", axis=1, start=0, end=layer.channels)
-        self.node("Concat", [codes, copies], f"{layer.output}.codes", axis=1)
-
-    def head(self, layer: Head) -> None:
-        name = layer.name
-        codes = self.node("Cast", [f"{layer.input}.codes"], f"{name}.in", to=TensorProto.FLOAT)
-        total = self.node("ReduceSum", [codes, self.integers(2, 3)], f"{name}.sum", keepdims=0)
-        mean = self.node("Mul", [total, self.scalar(layer.multiplier)], f"{name}.mean")
-        pooled = self.node("Round", [mean], f"{name}.pooled")
-        self.dense(layer, pooled)
 
 
 class _FloatWriter(Writer):

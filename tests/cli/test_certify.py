@@ -65,9 +65,9 @@ def test_what_it_writes_is_part_of_a_whole_model(tiny, qpde):
 def test_an_engine_that_computes_another_network_fails_the_check(tiny, qpde):
     from dataclasses import replace
 
+    from qpde_perception.compiling.cpu_writer import cpu_graph
     from qpde_perception.compiling.packing import write_bundle
     from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
-    from qpde_perception.compiling.writer import cpu_graph
     from qpde_perception.engines.registry import CPU_GRAPH
 
     specification = Specification.from_files(tiny.read(SPECIFICATION), tiny.read(WEIGHTS))

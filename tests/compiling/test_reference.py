@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.reference import IntegerReference, _dense, smooth
 from qpde_perception.compiling.specification import (
@@ -25,7 +26,6 @@ from qpde_perception.compiling.specification import (
 )
 from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
 from qpde_perception.compiling.torch_program import program_of
-from qpde_perception.compiling.writer import cpu_graph
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
 from qpde_perception.engines.openvino import OpenVinoEngine
 
@@ -214,6 +214,25 @@ def test_every_tensor_is_that_of_exact_integer_arithmetic(case):
 @given(cases())
 def test_engines_are_bit_identical_on_random_specifications(case):
     specification, images = case
+    expected = IntegerReference(specification).infer(images)
+    graph = cpu_graph(specification)
+    for engine in (OnnxRuntimeEngine, OpenVinoEngine):
+        assert np.array_equal(engine(graph, 1).infer(images), expected), engine.name
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 4), (3, 12), (6, 8), (6, 6)])
+@pytest.mark.parametrize("delta", [31, 40])
+def test_engines_are_bit_identical_at_any_image_size_and_limit_of_the_flux(size, delta):
+    """Four pixels at a time where the width allows it; bytes where four fluxes fit into one."""
+    rng = np.random.default_rng(3)
+    specification = Builder(rng, *size).specification(stride=2, padding=1, iterations=1)
+    layers = tuple(
+        layer.model_copy(update={"delta": delta}) if isinstance(layer, Smooth) else layer
+        for layer in specification.layers
+    )
+    document = specification.document.model_copy(update={"layers": layers})
+    specification = Specification(document, specification.arrays)
+    images = rng.integers(0, 256, (3, *size, 3), np.uint8)
     expected = IntegerReference(specification).infer(images)
     graph = cpu_graph(specification)
     for engine in (OnnxRuntimeEngine, OpenVinoEngine):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from qpde_perception.bundles import golden_of
+from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.parity import FLOAT_GRAPH, float_reference_of, reference_of
-from qpde_perception.compiling.writer import cpu_graph, float_graph
+from qpde_perception.compiling.writer import float_graph
 from qpde_perception.engines import CPU_ENGINES
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
 from qpde_perception.engines.registry import CPU_GRAPH, build_engine
@@ -126,6 +127,29 @@ def test_every_convolution_stands_between_quantized_tensors(tiny_bundle):
     for node in convolutions:
         assert {makers[name].op_type for name in node.input} == {"DequantizeLinear"}
         assert readers[node.output[0]] == ["QuantizeLinear"]
+
+
+def test_every_depthwise_convolution_of_the_shipped_blocks_has_a_fast_number_of_channels(
+    shipped_bundle,
+):
+    """ONNX Runtime has no integer kernel for others, and is three times slower without one."""
+    graph = onnx.load_from_string(shipped_bundle.read(CPU_GRAPH)).graph
+    groups = [
+        next(a.i for a in node.attribute if a.name == "group")
+        for node in graph.node
+        if node.op_type == "Conv" and ".depthwise" in node.name
+    ]
+    assert len(groups) == 18
+    assert all(group % 16 == 0 for group in groups)
+
+
+def test_every_sum_stands_between_quantized_tensors(shipped_bundle):
+    graph = onnx.load_from_string(shipped_bundle.read(CPU_GRAPH)).graph
+    makers = {output: node.op_type for node in graph.node for output in node.output}
+    sums = [node for node in graph.node if node.op_type == "Add" and node.output[0] != "logits"]
+    assert len(sums) == 9 + 2 * 6
+    for node in sums:
+        assert [makers[name] for name in node.input] == ["DequantizeLinear"] * 2
 
 
 @pytest.mark.parametrize("name", [CPU_GRAPH, FLOAT_GRAPH])
