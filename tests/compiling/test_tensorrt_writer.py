@@ -16,7 +16,8 @@ from qpde_perception.compiling.parity import reference_of
 from qpde_perception.compiling.reference import IntegerReference
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
 from qpde_perception.compiling.taps import taps_of
-from qpde_perception.compiling.tensorrt_writer import TENSORRT_GRAPH, tensorrt_graph
+from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
+from qpde_perception.engines.registry import TENSORRT_GRAPH
 
 NETWORKS = (
     *(f"{flavour}_mobilenet_v2_tiny" for flavour in ("symmetric", "twin", "ordinary")),
