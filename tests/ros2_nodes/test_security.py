@@ -279,13 +279,13 @@ FORBIDDEN = {
 }
 MODULES = {
     *("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"),
-    *("runpy", "code", "codeop", "subprocess", "pty", "ctypes", "cffi", "yaml", "socket", "ssl"),
+    *("runpy", "code", "codeop", "subprocess", "pty", "yaml", "socket", "ssl"),
     *("http", "urllib", "requests", "ftplib", "smtplib", "xmlrpc", "socketserver", "asyncio"),
 }
 # Where a module is imported by a name: from a table of the source, or after a check of its own.
 BY_NAME = {
-    "qpde_perception/engines/registry.py",
-    "qpde_perception/engines/tensorrt_rtx.py",
+    *(f"qpde_perception/engines/{each}.py" for each in ("cuda", "registry", "torch_tensorrt")),
+    *(f"qpde_perception/engines/tensorrt_{each}.py" for each in ("library", "rtx")),
     "ros2_nodes/message_types.py",
 }
 
