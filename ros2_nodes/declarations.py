@@ -68,7 +68,7 @@ class Declaration:
     def limits(self) -> str:
         """Which values are allowed, in words; empty where all are."""
         if self.choices is not None:
-            return f"one of: {', '.join(map(str, self.choices))}"
+            return f"one of: {', '.join(str(each) or repr(each) for each in self.choices)}"
         if self.minimum is not None and self.maximum is not None:
             return f"{self.minimum} to {self.maximum}"
         if self.minimum is not None:
@@ -168,6 +168,24 @@ class ConfiguredParameters:
         for parameter in known:
             self._faults.pop(parameter.name, None)
         return SetParametersResult(successful=True)
+
+
+def markdown_table(declarations: Iterable[Declaration]) -> str:
+    """Return the parameters as a table of a Markdown page, the defaults as YAML writes them."""
+    rows = ["| parameter | default | allowed | meaning |", "|---|---|---|---|"]
+    rows += [
+        f"| `{each.name}` | `{_yaml(each.default)}` | {each.limits} | {each.description} |"
+        for each in declarations
+    ]
+    return "\n".join(rows)
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if value and isinstance(value, str) else repr(value)
 
 
 def _declare(node: Node, declaration: Declaration, *, given: bool = True) -> Any:

@@ -8,7 +8,12 @@ from rclpy.context import Context  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
-from ros2_nodes.declarations import Declaration, DeclarationError, declare  # noqa: E402
+from ros2_nodes.declarations import (  # noqa: E402
+    Declaration,
+    DeclarationError,
+    declare,
+    markdown_table,
+)
 
 TABLE = (
     Declaration("rate", 1.0, "speed", minimum=0.0, maximum=100.0),
@@ -108,3 +113,21 @@ def test_once_running_only_what_is_not_read_only_changes_and_only_within_its_cho
     assert not accepted("mode", "theora")
     assert not accepted("rate", 2.0)
     assert node.get_parameter("mode").value == "compressed"
+
+
+def test_the_page_shows_each_default_as_yaml_reads_it_back():
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    empty = Declaration("path", "", "file", choices=("", "a"))
+    head, line, *rows = markdown_table((*TABLE, empty)).splitlines()
+    assert head.count("|") == line.count("|") == 5
+    for declaration, row in zip((*TABLE, empty), rows, strict=True):
+        name, default, allowed, meaning = (cell.strip() for cell in row.strip("|").split("|"))
+        shown = yaml.safe_load(default.strip("`"))
+        assert (tuple(shown) if isinstance(shown, list) else shown) == declaration.default
+        assert type(shown) in {type(declaration.default), list}
+        assert (name, allowed, meaning) == (
+            f"`{declaration.name}`",
+            declaration.limits,
+            declaration.description,
+        )
+    assert "one of: '', a" in rows[-1]
