@@ -18,6 +18,7 @@ from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-def
 from rclpy.duration import Duration
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -78,6 +79,19 @@ def _logged(
     return run
 
 
+def _answered(change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Answer a request for an impossible transition, for which rclpy of Jazzy only raises."""
+
+    def run(request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except rclpy_implementation.RCLError:
+            response.success = False
+            return response
+
+    return run
+
+
 class ClassifierNode(LifecycleNodeMixin, Node):
     """Wires cameras, worker, engines and diagnostics together."""
 
@@ -86,6 +100,8 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         # Transitions may take long, so they must not keep images and diagnostics waiting.
         Node.__init__(self, "classifier", **options)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        service = self._service_change_state
+        service.callback = _answered(service.callback)
         self._counting, self._telling = Lock(), Lock()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._accounting = Accounting()
