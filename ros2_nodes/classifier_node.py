@@ -18,7 +18,6 @@ from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-def
 from rclpy.duration import Duration
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.node import Node
