@@ -47,23 +47,17 @@ class Loss:
 class EngineLine:
     """The engines that can serve a model, best first; one serves, the next stands in for it."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        names: Sequence[str],
-        threads: int,
-        progress: Callable[[str, int, int], None],
-    ) -> None:
+    def __init__(self, bundle: Bundle, names: Sequence[str], threads: int) -> None:
         """Prepare; nothing is opened.
 
         Args:
             bundle: The model.
             names: Engines in the order in which they are tried.
             threads: Number of threads of a CPU engine; 0 lets it choose.
-            progress: Told how far the building of an engine is: phase, steps done, steps.
         """
         self._bundle, self._names, self._threads = bundle, tuple(names), threads
-        self._building = Building(progress=progress)
+        self.building = ""
+        """How far the building of an engine is; empty where none is being built."""
         self._left = list(self._names)
         self.opened: OpenedEngine | None = None
         self.refusals: dict[str, str] = {}
@@ -86,13 +80,22 @@ class EngineLine:
             name = self._left.pop(0)
             try:
                 self.opened = choose_engine(
-                    self._bundle, name, threads=self._threads, building=self._building
+                    self._bundle,
+                    name,
+                    threads=self._threads,
+                    building=Building(progress=self._progress),
                 )
             except EngineError as error:
                 self.refusals[name] = _one_line(error)
                 continue
+            finally:
+                self.building = ""
             return self.engine
         return None
+
+    def _progress(self, phase: str, done: int, total: int) -> None:
+        # Said with the next diagnostics: a builder makes thousands of steps.
+        self.building = f"building an engine: {phase}, {done} of {total}"
 
     def fail(self, error: EngineError) -> str:
         """Note that the serving engine failed; return why, in one line."""
