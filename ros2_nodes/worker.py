@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ class Worker:
             report: Gets lines for the log.
         """
         self._line, self._classifiers = line, classifiers
-        self._deliver, self._admit, self._report = deliver, admit, report
+        self._receiver, self._admit, self._report = deliver, admit, report
         self._mailbox: Mailbox[Job] = Mailbox()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
         self._priority, self._tried_s = 0, time.monotonic()
@@ -173,16 +174,21 @@ class Worker:
                 self._report(
                     f"priority {self._priority}: {error}; give the user an rtprio limit, or set 0"
                 )
-        while jobs := self._mailbox.take():
-            fresh = []
-            for job in jobs.values():
-                fault = self._admit(job)
-                if fault is None:
-                    fresh.append(job)
-                else:
-                    self._deliver(job, Loss(DropReason.TOO_OLD, fault))
-            if fresh:
-                self._serve(fresh)
+        while self._work(self._mailbox.take()):
+            pass  # and nothing holds the frames that are done while the next ones are awaited
+
+    def _work(self, jobs: dict[str, Job]) -> bool:
+        """See that each frame ends in one way; False where there are none any more."""
+        fresh = []
+        for job in jobs.values():
+            fault = self._admit(job)
+            if fault is None:
+                fresh.append(job)
+            else:
+                self._deliver(job, Loss(DropReason.TOO_OLD, fault))
+        if fresh:
+            self._serve(fresh)
+        return bool(jobs)
 
     def _serve(self, jobs: list[Job]) -> None:
         fault = "no engine is left"
@@ -201,6 +207,10 @@ class Worker:
                 self._adopt(self._line.advance())
                 self._tried_s = time.monotonic()
                 continue
+            except Exception as error:  # noqa: BLE001  (a fault of ours: the next frame may be fine)
+                fault = repr(error)
+                self._report(traceback.format_exc())
+                break
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if isinstance(outcome, FrameError):
                     self._deliver(job, Loss(DropReason.MALFORMED, str(outcome)))
@@ -209,6 +219,12 @@ class Worker:
             return
         for job in jobs:
             self._deliver(job, Loss(DropReason.ENGINE_DOWN, fault))
+
+    def _deliver(self, job: Job, outcome: Perception | Loss) -> None:
+        try:
+            self._receiver(job, outcome)
+        except Exception:  # noqa: BLE001  (without this thread there are no more results)
+            self._report(traceback.format_exc())
 
     def _adopt(self, engine: Engine | None) -> None:
         if engine is None:
