@@ -364,13 +364,17 @@ class CameraRig:
         self.rig.listener.wait_until(found, f"a result of {self.topic}")
         return found()[0]
 
-    def meet(self, image, boxes=None, *, lead_ns=10**10):
-        """Send images until one is answered; return the accounts when all have ended.
+    def greet(self, image, boxes=None, *, lead_ns=10**10):
+        """Send images until one is answered.
 
         They are stamped earlier than the image by `lead_ns`, so that filters start anew after them.
         """
         seen = len(self.results)
         self._send_until(lambda: len(self.results) > seen, lead_ns, image, boxes)
+
+    def meet(self, image, boxes=None, *, lead_ns=10**10):
+        """Send images until one is answered; return the accounts when all have ended."""
+        self.greet(image, boxes, lead_ns=lead_ns)
         return self.rig.wait_accounts()
 
     def meet_silent(self, image):
