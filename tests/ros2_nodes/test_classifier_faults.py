@@ -261,6 +261,34 @@ def test_regions_that_never_come_are_over_capacity_and_later_ones_are_served(cla
     assert accounts["dropped_over_capacity"] == 12
 
 
+def test_boxes_that_cannot_be_are_left_out_and_the_others_are_classified(classifier, messages):
+    rig = classifier(regions="topic", **CORE)
+    camera = rig.camera()
+    good = (8.0, 8.0, 40.0, 40.0)
+    met = camera.meet(messages.raw(PIXELS, STAMP_NS), messages.boxes([good], STAMP_NS))
+    stamps = iter(range(STAMP_NS, STAMP_NS + 10**9, 10**6))
+    number = st.floats(allow_nan=True, allow_infinity=True)
+
+    @settings(
+        max_examples=40,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(st.tuples(number, number, number, number), max_size=5))
+    def send(boxes):
+        stamp_ns = next(stamps)
+        image = messages.raw(PIXELS, stamp_ns)
+        result = camera.answer(image, messages.boxes([*boxes, good], stamp_ns))
+        assert result.detections[-1].id == str(len(boxes))
+        assert all(each.results for each in result.detections)
+
+    send()
+    accounts = rig.finish()
+    for name in ("received", "published"):
+        assert accounts[name] - met[name] == 40
+
+
 def test_a_clock_that_jumps_back_loses_what_waited_and_nothing_else(classifier, listener, messages):
     rig = classifier(
         regions="topic",
