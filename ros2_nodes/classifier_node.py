@@ -352,6 +352,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
 
     def _engine_status(self) -> TaskStatus:
         line = self._line
+        refused = dict(line.refusals) if line else {}  # before the engine, which may fail now
         opened = line.opened if line else None
         test = opened.self_test if opened else None
         return engine_task(
@@ -363,7 +364,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
                 cache=opened.cache if opened else "none",
                 cache_reason=opened.reason if opened else "",
                 build_ms=opened.build_ms if opened else None,
-                refused=dict(line.refusals) if line else {},
+                refused=refused,
                 rms_over_noise=test.rms_over_noise if test else None,
                 max_over_noise=test.max_over_noise if test else None,
                 fault=self._fault,

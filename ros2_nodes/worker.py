@@ -99,9 +99,11 @@ class EngineLine:
         self.building = f"building an engine: {phase}, {done} of {total}"
 
     def fail(self, error: EngineError) -> str:
-        """Note that the serving engine failed; return why, in one line."""
+        """Free the serving engine, since it failed; return why, in one line."""
         assert self.engine is not None
-        self.refusals[self.engine.name] = fault = _one_line(error)
+        name, fault = self.engine.name, _one_line(error)
+        self.close()  # first: what is refused does not serve, whoever looks at both in between
+        self.refusals[name] = fault
         return fault
 
     def restart(self) -> Engine | None:

@@ -189,7 +189,7 @@ SHORT = {
 @pytest.fixture
 def classifier(start_node, listener, diagnostics_contract):
     """Start classifier nodes, each in a namespace of its own; parameters, then `autostart`."""
-    from tests.ros2_nodes.rig import Rig
+    from classifier_rig import Rig
 
     count = 0
 
@@ -210,6 +210,10 @@ def messages():
     """Make messages of a camera."""
     from types import SimpleNamespace
 
-    from tests.ros2_nodes import rig
+    import classifier_rig
 
-    return SimpleNamespace(raw=rig.raw_image, jpeg=rig.jpeg_image, boxes=rig.boxes_message)
+    return SimpleNamespace(
+        raw=classifier_rig.raw_image,
+        jpeg=classifier_rig.jpeg_image,
+        boxes=classifier_rig.boxes_message,
+    )
