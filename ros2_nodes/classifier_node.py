@@ -263,7 +263,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._bundle = bundle = load_bundle(find_model(settings["model"] or None))
         names = (settings["engine"],) if settings["engine"] else engines_for(bundle)
         self._say(f"opening the first engine that works of: {', '.join(names)}")
-        self._line = EngineLine(bundle, names, settings["threads"], self._build_progress)
+        self._line = EngineLine(bundle, names, settings["threads"])
         engine = self._line.advance()
         if engine is None:
             raise EngineError(self._line.why_none)
@@ -367,6 +367,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
 
     def _engine_status(self) -> TaskStatus:
         line = self._line
+        refused = dict(line.refusals) if line else {}  # before the engine, which may fail now
         opened = line.opened if line else None
         test = opened.self_test if opened else None
         return engine_task(
@@ -374,11 +375,11 @@ class ClassifierNode(LifecycleNodeMixin, Node):
                 model=self._bundle.manifest.name if line else self._model,
                 name=opened.engine.name if opened else "",
                 version=opened.engine.version if opened else "",
-                waiting=self._busy,
+                waiting=(line.building if line else "") or self._busy,
                 cache=opened.cache if opened else "none",
                 cache_reason=opened.reason if opened else "",
                 build_ms=opened.build_ms if opened else None,
-                refused=dict(line.refusals) if line else {},
+                refused=refused,
                 rms_over_noise=test.rms_over_noise if test else None,
                 max_over_noise=test.max_over_noise if test else None,
                 fault=self._fault,
@@ -394,10 +395,6 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._busy = what
         self.get_logger().info(what)
         self._publish_diagnostics()
-
-    def _build_progress(self, phase: str, done: int, total: int) -> None:
-        # Said with the next diagnostics: a builder makes thousands of steps.
-        self._busy = f"building an engine: {phase}, {done} of {total}"
 
     def _every(self, period_s: float, callback: Callable[[], None]) -> Any:
         # A steady clock: diagnostics go on where a simulated one stands still.

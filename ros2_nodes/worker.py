@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -47,23 +48,17 @@ class Loss:
 class EngineLine:
     """The engines that can serve a model, best first; one serves, the next stands in for it."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        names: Sequence[str],
-        threads: int,
-        progress: Callable[[str, int, int], None],
-    ) -> None:
+    def __init__(self, bundle: Bundle, names: Sequence[str], threads: int) -> None:
         """Prepare; nothing is opened.
 
         Args:
             bundle: The model.
             names: Engines in the order in which they are tried.
             threads: Number of threads of a CPU engine; 0 lets it choose.
-            progress: Told how far the building of an engine is: phase, steps done, steps.
         """
         self._bundle, self._names, self._threads = bundle, tuple(names), threads
-        self._building = Building(progress=progress)
+        self.building = ""
+        """How far the building of an engine is; empty where none is being built."""
         self._left = list(self._names)
         self.opened: OpenedEngine | None = None
         self.refusals: dict[str, str] = {}
@@ -86,18 +81,29 @@ class EngineLine:
             name = self._left.pop(0)
             try:
                 self.opened = choose_engine(
-                    self._bundle, name, threads=self._threads, building=self._building
+                    self._bundle,
+                    name,
+                    threads=self._threads,
+                    building=Building(progress=self._progress),
                 )
             except EngineError as error:
                 self.refusals[name] = _one_line(error)
                 continue
+            finally:
+                self.building = ""
             return self.engine
         return None
 
+    def _progress(self, phase: str, done: int, total: int) -> None:
+        # Said with the next diagnostics: a builder makes thousands of steps.
+        self.building = f"building an engine: {phase}, {done} of {total}"
+
     def fail(self, error: EngineError) -> str:
-        """Note that the serving engine failed; return why, in one line."""
+        """Free the serving engine, since it failed; return why, in one line."""
         assert self.engine is not None
-        self.refusals[self.engine.name] = fault = _one_line(error)
+        name, fault = self.engine.name, _one_line(error)
+        self.close()  # first: what is refused does not serve, whoever looks at both in between
+        self.refusals[name] = fault
         return fault
 
     def restart(self) -> Engine | None:
@@ -135,7 +141,7 @@ class Worker:
             report: Gets lines for the log.
         """
         self._line, self._classifiers = line, classifiers
-        self._deliver, self._admit, self._report = deliver, admit, report
+        self._receiver, self._admit, self._report = deliver, admit, report
         self._mailbox: Mailbox[Job] = Mailbox()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
         self._priority, self._tried_s = 0, time.monotonic()
@@ -170,16 +176,21 @@ class Worker:
                 self._report(
                     f"priority {self._priority}: {error}; give the user an rtprio limit, or set 0"
                 )
-        while jobs := self._mailbox.take():
-            fresh = []
-            for job in jobs.values():
-                fault = self._admit(job)
-                if fault is None:
-                    fresh.append(job)
-                else:
-                    self._deliver(job, Loss(DropReason.TOO_OLD, fault))
-            if fresh:
-                self._serve(fresh)
+        while self._work(self._mailbox.take()):
+            pass  # and nothing holds the frames that are done while the next ones are awaited
+
+    def _work(self, jobs: dict[str, Job]) -> bool:
+        """See that each frame ends in one way; False where there are none any more."""
+        fresh = []
+        for job in jobs.values():
+            fault = self._admit(job)
+            if fault is None:
+                fresh.append(job)
+            else:
+                self._deliver(job, Loss(DropReason.TOO_OLD, fault))
+        if fresh:
+            self._serve(fresh)
+        return bool(jobs)
 
     def _serve(self, jobs: list[Job]) -> None:
         fault = "no engine is left"
@@ -198,6 +209,10 @@ class Worker:
                 self._adopt(self._line.advance())
                 self._tried_s = time.monotonic()
                 continue
+            except Exception as error:  # noqa: BLE001  (a fault of ours: the next frame may be fine)
+                fault = repr(error)
+                self._report(traceback.format_exc())
+                break
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if isinstance(outcome, FrameError):
                     self._deliver(job, Loss(DropReason.MALFORMED, str(outcome)))
@@ -206,6 +221,12 @@ class Worker:
             return
         for job in jobs:
             self._deliver(job, Loss(DropReason.ENGINE_DOWN, fault))
+
+    def _deliver(self, job: Job, outcome: Perception | Loss) -> None:
+        try:
+            self._receiver(job, outcome)
+        except Exception:  # noqa: BLE001  (without this thread there are no more results)
+            self._report(traceback.format_exc())
 
     def _adopt(self, engine: Engine | None) -> None:
         if engine is None:

@@ -1,6 +1,5 @@
 """The classifier under cameras, clocks, engines and peers that fail, in processes of their own."""
 
-import array
 import hashlib
 import json
 import shutil
@@ -10,143 +9,20 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="rclpy is not installed (the extra `ros`)")
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed (the extra `ros`)")
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
 
-from qpde_perception.bags.messages import frame_in
 from qpde_perception.bundles import golden_of
 from qpde_perception.engines.registry import CPU_GRAPH
-from qpde_perception.frames import FrameError, decode
 
 STAMP_NS = 1_600_000_000_000_000_000
 CORE = {"engine": "onnxruntime", "threads": 1}
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 OK, WARN, ERROR, STALE = range(4)
-UINT32 = st.integers(0, 2**32 - 1)
-ENCODINGS = st.sampled_from(
-    [
-        "bgr8",
-        "rgb8",
-        "mono8",
-        "mono16",
-        "nv12",
-        "yuv422",
-        "bayer_rggb8",
-        "bgra8",
-        "32FC1",
-        "",
-        "x\n",
-    ]
-)
-
-
-def stamped(message, seconds=0, nanoseconds=0):
-    message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
-    return message
-
-
-SMALL_OR_ANY = st.one_of(st.integers(0, 70), UINT32)
-IMAGES = st.builds(
-    lambda seconds, nanoseconds, height, width, encoding, big, step, data: stamped(
-        Image(
-            height=height,
-            width=width,
-            encoding=encoding,
-            is_bigendian=big,
-            step=step,
-            data=array.array("B", data),
-        ),
-        seconds,
-        nanoseconds,
-    ),
-    st.integers(-(2**31), 2**31 - 1),
-    UINT32,
-    SMALL_OR_ANY,
-    SMALL_OR_ANY,
-    st.one_of(
-        ENCODINGS, st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
-    ),
-    st.integers(0, 255),
-    SMALL_OR_ANY,
-    st.binary(max_size=300),
-)
-"""Images whose data are less than any size of theirs needs, but for the smallest."""
-
-
-@st.composite
-def compressed_images(draw, files):
-    """Files with bytes cut off, put in or changed, under any name of a format."""
-    data = bytearray(draw(st.sampled_from(files)))
-    for position in draw(st.lists(st.integers(0, len(data) - 1), min_size=1, max_size=8)):
-        data[position] = draw(st.integers(0, 255))
-    data = data[: draw(st.integers(0, len(data) - 1))]
-    kind = draw(st.sampled_from(["jpeg", "png", "bgr8; jpeg compressed bgr8", "", "h264", ";"]))
-    message = CompressedImage(format=kind, data=array.array("B", data))
-    return stamped(message, draw(st.integers(-(2**31), 2**31 - 1)), draw(UINT32))
-
-
-def malformed(image):
-    """Whether the frame of a message must be refused, said by the decoder itself."""
-    try:
-        decode(frame_in(image, compressed=isinstance(image, CompressedImage)))
-    except FrameError:
-        return True
-    return False
-
-
-@pytest.mark.parametrize("transport", ["raw", "compressed"])
-def test_malformed_images_are_counted_and_the_other_camera_is_served(
-    classifier, messages, transport
-):
-    compressed = transport == "compressed"
-    make = messages.jpeg if compressed else messages.raw
-    good = make(PIXELS, STAMP_NS)
-    rig = classifier(cameras="[good, bad]", image_transport=transport, **CORE)
-    healthy = rig.camera("good", compressed=compressed)
-    broken = rig.camera("bad", compressed=compressed)
-    healthy.meet(good)
-    met = broken.meet(good)
-    sent = {True: 0, False: 0}
-    images = compressed_images([bytes(good.data)]) if compressed else IMAGES
-
-    @settings(
-        max_examples=60,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(image=images)
-    def send(image):
-        bad = malformed(image)
-        broken.send(image)
-        sent[bad] += 1
-        # The mailbox keeps one frame of a camera: the answer says that this one was read.
-        healthy.answer(good)
-
-    send()
-    accounts = rig.wait_accounts(dropped_malformed=sent[True])
-    assert sent[True] >= 20
-    assert accounts["received"] - met["received"] == 60 + 60
-    assert accounts["published"] - met["published"] == 60 + sent[False]
-    assert any(
-        "frames dropped: malformed." in status.message and ord(status.level) == WARN
-        for status in rig.statuses("frame_accounting")
-    )
-    # What is no message at all never becomes a frame.
-    for raw in (b"", b"\0\1\0\0", serialize_message(good)[:40], b"\xff" * 100):
-        broken.images.publish(raw)
-        healthy.answer(good)
-    # A reliable reader waits for what it cannot read, until the publisher's queue has forgotten it.
-    broken.meet(good)
-    rig.finish()
 
 
 def now_of(listener):
@@ -217,6 +93,7 @@ def test_a_camera_that_stalls_bursts_or_lies_about_time_is_reported_and_recovers
 
 def test_frames_that_take_too_long_warn_and_then_are_an_error(classifier, messages):
     limits = {
+        "diagnostic_updater.period": 60.0,  # only what deactivate says is said in time
         "input_timeout_ms": 60_000.0,
         "diagnostics.max_allowed_processing_time_ms": 0.001,
         "diagnostics.max_acceptable_consecutive_delay_ms": 400.0,
@@ -224,7 +101,7 @@ def test_frames_that_take_too_long_warn_and_then_are_an_error(classifier, messag
     rig = classifier(**limits, **CORE)
     camera = rig.camera()
     rig.wait_level("processing_time_status", OK)
-    camera.meet(messages.raw(PIXELS, STAMP_NS))
+    camera.greet(messages.raw(PIXELS, STAMP_NS))
     stream(camera, messages, 20, rate_hz=20)
     rig.wait_level("processing_time_status", ERROR)
     levels = [ord(status.level) for status in rig.statuses("processing_time_status")]
@@ -233,7 +110,8 @@ def test_frames_that_take_too_long_warn_and_then_are_an_error(classifier, messag
     for status in rig.statuses("processing_time_status")[levels.index(WARN) :]:
         late = value_of(status, "consecutive_processing_delay_ms") > 400.0
         assert (ord(status.level) == ERROR) == late
-    rig.finish()
+    camera.answer(messages.raw(PIXELS, STAMP_NS))
+    assert rig.finish()["published"] == len(camera.results)
 
 
 def test_regions_that_never_come_are_over_capacity_and_later_ones_are_served(classifier, messages):
@@ -255,7 +133,7 @@ def test_regions_that_never_come_are_over_capacity_and_later_ones_are_served(cla
     rig.listener.wait_until(lambda: len(camera.results) > seen, "the result of the fifteenth")
     accounts = rig.finish()
     assert accounts["published"] - met["published"] == 1
-    assert accounts["dropped_superseded"] == 2 + 5
+    assert accounts["dropped_superseded"] - met["dropped_superseded"] == 2 + 5
     assert accounts["dropped_over_capacity"] == 12
 
 
