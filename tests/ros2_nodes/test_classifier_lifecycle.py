@@ -33,6 +33,10 @@ def test_fifty_cycles_under_load_leave_nothing_behind(classifier, listener, mess
     sender.start()
     try:
         assert rig.state() == "unconfigured"
+        here = ("classifier", rig.space)
+        listener.wait_until(
+            lambda: here in listener.node.get_node_names_and_namespaces(), "the node's name"
+        )
         before, usages = topics(), []
         for cycle in range(50):
             again = [("activate", "active"), ("deactivate", "inactive")] * (1 + cycle % 2)
@@ -49,7 +53,7 @@ def test_fifty_cycles_under_load_leave_nothing_behind(classifier, listener, mess
         done.set()
         sender.join()
     memory, files, threads = zip(*usages, strict=True)
-    assert max(memory[40:]) < max(memory[:10]) * 1.1, memory
+    assert np.median(memory[40:]) < np.median(memory[5:15]) * 1.1, memory
     assert files[-1] <= files[1], files
     assert threads[-1] <= threads[1], threads
     assert rig.change("unconfigured_shutdown")
