@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -32,7 +32,7 @@ import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import QoSProfile
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import CompressedImage, Image
@@ -243,8 +243,9 @@ def nothing(load: Load) -> None:
         def answer(message: Any, publisher: Any = publisher) -> None:
             publisher.publish(Classification(header=message.header))
 
-        node.create_subscription(kind, load.topic(name), answer, qos_profile_sensor_data)
-    rclpy.spin(node)
+        node.create_subscription(kind, load.topic(name), answer, 10)
+    with suppress(KeyboardInterrupt):
+        rclpy.spin(node)
 
 
 def export(path: Path) -> None:
@@ -330,6 +331,7 @@ def compare(load: Load, network: Path, seconds: float) -> list[dict[str, Any]]:
     """Measure the three nodes with one load: each one's edge, then all at the same calm rate."""
     edges = {}
     for node in NODES:
+        print(f"{load}: {node}", file=sys.stderr, flush=True)
         with running(node, load, network) as (pid, answers):
             edges[node] = Runner(load, pid, answers).edge(seconds)
     rate_hz = CALM * min(edges.values())

@@ -7,6 +7,7 @@ Runtime in fp32: complete, and what tutorials show. `node_latency.py` measures i
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -14,7 +15,6 @@ import numpy as np
 import onnxruntime
 import rclpy
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Classification, ObjectHypothesis
 
@@ -41,7 +41,7 @@ class TextbookNode(Node):
                 self.classify(message.header, convert(message), publisher)
 
             topic = f"{camera}/image/compressed" if compressed else f"{camera}/image"
-            self.create_subscription(kind, topic, callback, qos_profile_sensor_data)
+            self.create_subscription(kind, topic, callback, 10)
 
     def from_raw(self, message: Image) -> np.ndarray:
         pixels = np.frombuffer(message.data, np.uint8)
@@ -72,7 +72,8 @@ def main() -> None:
     parser.add_argument("--compressed", action="store_true")
     given = parser.parse_args()
     rclpy.init()
-    rclpy.spin(TextbookNode(given.network, given.cameras, compressed=given.compressed))
+    with suppress(KeyboardInterrupt):
+        rclpy.spin(TextbookNode(given.network, given.cameras, compressed=given.compressed))
 
 
 if __name__ == "__main__":
