@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import time
 import traceback
 from functools import wraps
 from threading import Event, Lock, Thread
@@ -28,22 +27,10 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 from qpde_perception.bundles import BundleError, find_model, load_bundle
 from qpde_perception.bundles.shelf import DEFAULT_MODEL
 from qpde_perception.engines import EngineError, engines_for
-from qpde_perception.monitoring import (
-    Accounting,
-    CameraReport,
-    Counts,
-    EngineReport,
-    ProcessingTimeWatchdog,
-    WatchdogLimits,
-    camera_input_task,
-    engine_task,
-    frame_accounting_task,
-    processing_time_task,
-    transport_task,
-)
 from qpde_perception.perception import Classifier
 from ros2_nodes.camera import Camera
 from ros2_nodes.declarations import ConfiguredParameters, DeclarationError
+from ros2_nodes.health import Traffic, engine_status
 from ros2_nodes.messages import ResultWriter, diagnostics, label_info, vision_info
 from ros2_nodes.parameters import DECLARATIONS, Settings
 from ros2_nodes.worker import EngineLine, Job, Loss, Worker
@@ -101,12 +88,12 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         service = self._service_change_state
         service.callback = _answered(service.callback)
-        self._counting, self._telling = Lock(), Lock()
+        self._telling = Lock()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._accounting = Accounting()
         self._cameras: list[Camera] = []
         self._running: list[Any] = []
         self._latched: list[Any] = []
+        self._traffic: Traffic | None = None
         self._worker: Worker | None = None
         self._line: EngineLine | None = None
         self._busy = self._fault = ""
@@ -168,17 +155,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             return TransitionCallbackReturn.FAILURE
         self._claim_processors(settings["cpu_affinity"])
         self._by_name = {camera.name: camera for camera in self._cameras}
-        limits = WatchdogLimits(
-            settings["diagnostics.max_allowed_processing_time_ms"],
-            settings["diagnostics.max_acceptable_consecutive_delay_ms"],
-            settings["input_timeout_ms"],
-        )
-        self._accounting = Accounting()
-        self._counts = Counts(0, 0, {})
-        self._reports: dict[str, CameraReport] = {}
-        self._transport = tuple(camera.transport for camera in self._cameras)
-        topics = [camera.topic for camera in self._cameras]
-        self._watchdog = ProcessingTimeWatchdog(topics, time.monotonic_ns(), limits)
+        self._traffic = Traffic(self._cameras, settings)
         classifiers = {
             camera.name: Classifier(self._bundle, engine, settings.new_filter())
             for camera in self._cameras
@@ -232,7 +209,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._cancel(self._watching)
             # Every frame has ended by now; the last word on them is the exact one.
             self._publish_diagnostics()
-            self._worker = None
+            self._worker = self._traffic = None
             gc.unfreeze()
 
     def start(self) -> None:
@@ -293,9 +270,8 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._latched.append(publisher)
 
     def _on_arrival(self, camera: Camera) -> None:
-        with self._counting:
-            self._accounting.received(camera.topic)
-        self._watchdog.arrived(camera.topic, time.monotonic_ns())
+        assert self._traffic is not None  # cameras are silenced before it is taken away
+        self._traffic.arrived(camera.topic)
 
     def _on_ready(self, job: Job) -> None:
         assert self._worker is not None  # cameras are silenced before it is taken away
@@ -306,24 +282,21 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         age_ms = (self.get_clock().now().nanoseconds - job.frame.stamp_ns) / _NS_PER_MS
         if limit_ms and age_ms > limit_ms:
             return f"{age_ms:.0f} ms old, at most {limit_ms:.0f}"
-        self._watchdog.started(self._by_name[job.camera].topic, time.monotonic_ns())
+        assert self._traffic is not None
+        self._traffic.started(self._by_name[job.camera].topic)
         return None
 
     def _on_outcome(self, job: Job, outcome: Perception | Loss) -> None:
         """Publish a result, or log why there is none; count either."""
         camera = self._by_name[job.camera]
+        assert self._traffic is not None
+        self._traffic.ended(camera.topic, outcome)
         if isinstance(outcome, Loss):
-            self._watchdog.abandoned(camera.topic)
-            with self._counting:
-                self._accounting.dropped(camera.topic, outcome.reason)
             self.get_logger().warning(
                 f"{camera.topic}: {outcome.reason.value}: {outcome.fault}",
                 throttle_duration_sec=1.0,
             )
             return
-        self._watchdog.finished(camera.topic, outcome.stages_ms, time.monotonic_ns())
-        with self._counting:
-            self._accounting.published(camera.topic)
         camera.publish(job, outcome)
 
     def _warn(self, text: str) -> None:
@@ -335,8 +308,9 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             camera.jumped()
 
     def _publish_watchdog(self) -> None:
-        if self._worker is not None:
-            self._tell([processing_time_task(self._watchdog.report(time.monotonic_ns()))])
+        traffic = self._traffic  # another thread may take it away
+        if traffic is not None:
+            self._tell([traffic.processing_time()])
 
     def _publish_diagnostics(self) -> None:
         # A timer's and a transition's must not overtake each other.
@@ -344,47 +318,15 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._tell(self._tasks())
 
     def _tasks(self) -> list[TaskStatus]:
-        tasks = [self._engine_status()]
-        if self._worker is not None:
-            ages = self._watchdog.report(time.monotonic_ns()).inputs
-            with self._counting:
-                counts, by_topic = self._accounting.totals, self._accounting.topics
-            nothing = Counts(0, 0, {})
-            for camera in self._cameras:
-                report = camera.report(by_topic.get(camera.topic, nothing), ages[camera.topic])
-                tasks.append(camera_input_task(report, self._reports.get(camera.topic)))
-                self._reports[camera.topic] = report
-            transport = tuple(camera.transport for camera in self._cameras)
-            tasks.append(frame_accounting_task(counts, self._counts))
-            tasks.append(transport_task(transport, self._transport))
-            self._counts, self._transport = counts, transport
-        return tasks
+        model = self._bundle.manifest.name if self._line else self._model
+        engine = engine_status(self._line, model, waiting=self._busy, fault=self._fault)
+        traffic = self._traffic
+        return [engine, *(traffic.tasks() if traffic else ())]
 
     @property
     def _model(self) -> str:
         """The model as it is asked for."""
         return self.get_parameter("model").value or DEFAULT_MODEL
-
-    def _engine_status(self) -> TaskStatus:
-        line = self._line
-        refused = dict(line.refusals) if line else {}  # before the engine, which may fail now
-        opened = line.opened if line else None
-        test = opened.self_test if opened else None
-        return engine_task(
-            EngineReport(
-                model=self._bundle.manifest.name if line else self._model,
-                name=opened.engine.name if opened else "",
-                version=opened.engine.version if opened else "",
-                waiting=(line.building if line else "") or self._busy,
-                cache=opened.cache if opened else "none",
-                cache_reason=opened.reason if opened else "",
-                build_ms=opened.build_ms if opened else None,
-                refused=refused,
-                rms_over_noise=test.rms_over_noise if test else None,
-                max_over_noise=test.max_over_noise if test else None,
-                fault=self._fault,
-            )
-        )
 
     def _tell(self, tasks: list[TaskStatus]) -> None:
         fqn = self.get_fully_qualified_name()
