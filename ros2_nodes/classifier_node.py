@@ -27,6 +27,7 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 from qpde_perception.bundles import BundleError, find_model, load_bundle
 from qpde_perception.bundles.shelf import DEFAULT_MODEL
 from qpde_perception.engines import EngineError, engines_for
+from qpde_perception.frames import keep_memory
 from qpde_perception.perception import Classifier
 from ros2_nodes.camera import Camera
 from ros2_nodes.declarations import ConfiguredParameters, DeclarationError
@@ -374,6 +375,7 @@ class _Executor(MultiThreadedExecutor):
 def main() -> None:
     """Run the node until it is told to stop."""
     # Handled here and not in ROS, which would end before the last diagnostics are said.
+    keep_memory()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stop = Event()
     for each in (signal.SIGINT, signal.SIGTERM):

@@ -5,6 +5,7 @@ from qpde_perception.frames.decode import decode, frame_size
 from qpde_perception.frames.errors import FrameError
 from qpde_perception.frames.frame import CameraFrame
 from qpde_perception.frames.input_spec import InputSpec
+from qpde_perception.frames.memory import keep_memory
 from qpde_perception.frames.picture import Picture
 from qpde_perception.frames.prepare import Prepared, minimum_size, prepare, resize
 from qpde_perception.frames.regions import Regions
@@ -19,6 +20,7 @@ __all__ = [
     "compressed_encoding",
     "decode",
     "frame_size",
+    "keep_memory",
     "minimum_size",
     "prepare",
     "resize",

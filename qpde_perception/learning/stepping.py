@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,23 +19,6 @@ WARM_UP = 3
 
 PENALISED = 4
 """One of so many frames of a batch is looked at for the penalty on rounding noise."""
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
-def keep_memory() -> None:
-    """Have glibc keep freed memory for the next step instead of handing it back.
-
-    The kernel clears every page that it hands out again. On a virtual machine with two cores a
-    step took 14 s so, and 1.4 s with the memory kept.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return  # another C library, with habits of its own
-    for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-        mallopt(option, 2**31 - 1)
 
 
 def sign_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

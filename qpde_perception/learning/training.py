@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from qpde_perception.frames import keep_memory
 from qpde_perception.learning.batches import BatchFeeder, BatchSource
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import DeployableMobileNetV2, build_network
@@ -22,7 +23,7 @@ from qpde_perception.learning.quantizers import (
     set_active,
 )
 from qpde_perception.learning.signs import prepared_pixels
-from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory
+from qpde_perception.learning.stepping import EagerStep, GraphedStep
 from qpde_perception.learning.symmetric import PositiveBatchNorm
 from qpde_perception.learning.temperature import fit_temperature
 from qpde_perception.learning.trained_run import (

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from qpde_perception.learning.quantizers import ActivationQuantizer
 from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_of_differences
-from qpde_perception.learning.stepping import EagerStep, GraphedStep, keep_memory, sign_loss
+from qpde_perception.learning.stepping import EagerStep, GraphedStep, sign_loss
 
 
 def network(device="cpu"):
@@ -85,11 +85,6 @@ def test_a_penalty_adds_the_noise_of_a_quarter_of_the_batch():
         torch.testing.assert_close(gradient, right)
     plain = EagerStep(net, net, smoothing=0.1, half=False)(pixels, targets)
     assert plain < loss
-
-
-def test_memory_can_be_kept_more_than_once():
-    keep_memory()
-    keep_memory()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from qpde_perception.frames import keep_memory
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.experiments.runs import (
     FLOAT,
@@ -27,7 +28,6 @@ from qpde_perception.learning.experiments.runs import (
     write_json,
 )
 from qpde_perception.learning.networks import deployed_parameters
-from qpde_perception.learning.stepping import keep_memory
 from qpde_perception.learning.zoo import BitSchedule
 
 if TYPE_CHECKING:
