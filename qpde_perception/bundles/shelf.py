@@ -13,15 +13,20 @@ DEFAULT_MODEL = "traffic_signs"
 VARIABLE = "QPDE_MODELS"
 
 
-def shelves() -> list[Path]:
-    """Return the folders that hold bundles: of the user, of the checkout, of the installation."""
-    own = [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
-    checkout = Path(__file__).resolve().parents[2] / "models"
+def shared_folders(name: str) -> list[Path]:
+    """Return the folders of a name that ship: of the checkout, then of the installation."""
+    checkout = Path(__file__).resolve().parents[2] / name
     # pip installs to the prefix of Python, a ROS 2 workspace to one of those that were sourced.
     sourced = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     prefixes = [Path(prefix) for prefix in (*sourced, sys.prefix) if prefix]
-    installed = [prefix / "share" / "qpde_perception" / "models" for prefix in prefixes]
-    return [*own, *(folder for folder in (checkout, *installed) if folder.is_dir())]
+    installed = [prefix / "share" / "qpde_perception" / name for prefix in prefixes]
+    return [folder for folder in (checkout, *installed) if folder.is_dir()]
+
+
+def shelves() -> list[Path]:
+    """Return the folders that hold bundles: of the user, of the checkout, of the installation."""
+    own = [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+    return [*own, *shared_folders("models")]
 
 
 def list_models() -> list[Path]:

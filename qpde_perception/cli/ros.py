@@ -17,6 +17,7 @@ from qpde_perception.bags import open_drive
 from qpde_perception.bags.cameras import cameras_of
 from qpde_perception.bags.definitions import COMPRESSED_IMAGE
 from qpde_perception.bundles import find_model
+from qpde_perception.bundles.shelf import shared_folders
 from qpde_perception.cli.errors import CommandError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-_SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "traffic_signs.mcap"
+_SAMPLE = "traffic_signs.mcap"
 _ENDING_S = 10.0
 
 DrivePath = Annotated[
@@ -70,7 +71,7 @@ def demo(
     if find_spec("vision_msgs") is None:
         msg = "vision_msgs is missing: python -m ros2_nodes.interfaces builds it, once"
         raise CommandError(msg)
-    path = drive or _SAMPLE
+    path = drive or _sample()
     with open_drive(path) as opened:
         chosen = cameras_of(opened.topics, [camera] if camera else ())[0]
         kinds = {topic.name: topic.type for topic in opened.topics}
@@ -106,6 +107,14 @@ def demo(
             return
     if shown.returncode:
         raise typer.Exit(1)
+
+
+def _sample() -> Path:
+    for folder in shared_folders("samples"):
+        if (folder / _SAMPLE).is_file():
+            return folder / _SAMPLE
+    msg = "the sample drive is not here; name a drive"
+    raise CommandError(msg)
 
 
 @contextmanager
