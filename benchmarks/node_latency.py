@@ -303,8 +303,7 @@ def main() -> None:
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if given.profile:
-        for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-            os.environ[variable] = str(given.profile.resolve(strict=True))
+        os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(given.profile.resolve(strict=True))
     with tempfile.TemporaryDirectory() as folder:
         network = given.network or Path(folder) / "ordinary.onnx"
         if given.network is None:
