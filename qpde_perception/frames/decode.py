@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qpde_perception.frames.compressed import decode_jpeg, decode_png, jpeg_size, png_size
@@ -59,10 +58,8 @@ def decode(frame: CameraFrame, *, minimum: tuple[int, int] | None = None) -> Pic
 
     Args:
         frame: The frame.
-        minimum: Rows and columns that must remain of the whole frame. A JPEG is then decoded at a
-            reduced scale where possible; of raw pixels rows and columns are left out as long as
-            twice as many remain, for what is left out is not averaged. None decodes the full
-            resolution.
+        minimum: Rows and columns that must remain of the whole frame; a JPEG is then decoded at a
+            reduced scale where possible. None decodes the full resolution.
 
     Raises:
         FrameError: If the frame cannot be decoded; the message says why.
@@ -72,13 +69,4 @@ def decode(frame: CameraFrame, *, minimum: tuple[int, int] | None = None) -> Pic
         return decode_jpeg(frame.data, size, minimum=minimum)
     if frame.encoding == "png":
         return decode_png(frame.data, size)
-    return _thinned(decode_raw(frame), minimum)
-
-
-def _thinned(picture: Picture, minimum: tuple[int, int] | None) -> Picture:
-    if minimum is None:
-        return picture
-    for scale in (8, 4, 2):
-        if picture.height >= 2 * scale * minimum[0] and picture.width >= 2 * scale * minimum[1]:
-            return replace(picture, pixels=picture.pixels[::scale, ::scale], scale=scale)
-    return picture
+    return decode_raw(frame)

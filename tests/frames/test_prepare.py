@@ -237,3 +237,21 @@ def test_no_raw_frame_is_copied_before_the_resize(encoding, channels, padding, b
         tracemalloc.stop()
     # The smallest of these frames has 300 kB.
     assert peak < 30_000
+
+
+@settings(max_examples=60)
+@given(rows=st.integers(1, 400), columns=st.integers(1, 40))
+def test_rows_of_a_large_crop_are_left_out_while_four_of_each_of_the_inputs_remain(rows, columns):
+    pixels = np.random.default_rng(rows).integers(0, 256, (rows, columns, 3), np.uint8)
+    prepared = prepare(Picture(pixels, "rgb", 1, rows, columns), None, SPEC)
+    step = max(1, rows // (4 * SPEC.height))
+    assert len(pixels[::step]) >= min(rows, 4 * SPEC.height)
+    assert_array_equal(prepared.batch[0], resize(pixels[::step], SPEC))
+
+
+def test_leaving_rows_out_of_a_large_smooth_picture_changes_little():
+    steps = np.linspace(0, 255, 1080)[:, None] * np.linspace(0.2, 1, 700)[None]
+    pixels = np.dstack([steps, steps[::-1], 255 - steps]).astype(np.uint8)
+    prepared = prepare(Picture(pixels, "rgb", 1, *pixels.shape[:2]), None, SPEC)
+    difference = prepared.batch[0].astype(int) - resize(pixels, SPEC)
+    assert np.abs(difference).max() <= 2

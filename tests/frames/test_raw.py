@@ -198,26 +198,3 @@ def test_last_row_may_lack_its_padding_but_not_a_pixel(encoding):
     assert decode(raw(encoding, height, width, step, bytes(needed))).pixels.shape[:2] == (4, 6)
     with pytest.raises(FrameError, match=f"{needed} needed"):
         decode(raw(encoding, height, width, step, bytes(needed - 1)))
-
-
-@settings(max_examples=60)
-@given(
-    height=st.integers(1, 900),
-    width=st.integers(1, 900),
-    rows=st.integers(1, 120),
-    columns=st.integers(1, 120),
-)
-def test_raw_pixels_are_left_out_as_long_as_twice_the_minimum_remains(height, width, rows, columns):
-    pixels = np.arange(height * width * 3, dtype=np.uint32).astype(np.uint8)
-    data = memoryview(pixels.tobytes())
-    frame = CameraFrame(0, "", "bgr8", height, width, 3 * width, data)
-    picture = decode(frame, minimum=(rows, columns))
-    scale = picture.scale
-    assert np.array_equal(picture.pixels, pixels.reshape(height, width, 3)[::scale, ::scale])
-    assert np.shares_memory(picture.pixels, np.frombuffer(data, np.uint8))
-    assert (picture.height, picture.width) == (height, width)
-    if scale > 1:
-        assert height >= 2 * scale * rows
-        assert width >= 2 * scale * columns
-    if scale < 8:
-        assert height < 4 * scale * rows or width < 4 * scale * columns
