@@ -1,6 +1,18 @@
 """Model bundles: what a trained network ships as."""
 
 from qpde_perception.bundles.bundle import MANIFEST, Bundle, load_bundle
+from qpde_perception.bundles.calibration import (
+    CALIBRATION,
+    Calibration,
+    Cause,
+    InputReference,
+    MeanReference,
+    NoiseReference,
+    Signature,
+    StatisticReference,
+    TapReference,
+    calibration_of,
+)
 from qpde_perception.bundles.errors import BundleError
 from qpde_perception.bundles.golden import (
     GOLDEN,
@@ -13,6 +25,7 @@ from qpde_perception.bundles.manifest import FORMAT_VERSION, Accuracy, Manifest
 from qpde_perception.bundles.shelf import DEFAULT_MODEL, find_model, list_models
 
 __all__ = [
+    "CALIBRATION",
     "DEFAULT_MODEL",
     "FORMAT_VERSION",
     "GOLDEN",
@@ -22,8 +35,17 @@ __all__ = [
     "Accuracy",
     "Bundle",
     "BundleError",
+    "Calibration",
+    "Cause",
     "Golden",
+    "InputReference",
     "Manifest",
+    "MeanReference",
+    "NoiseReference",
+    "Signature",
+    "StatisticReference",
+    "TapReference",
+    "calibration_of",
     "find_model",
     "golden_of",
     "list_models",
