@@ -2,6 +2,7 @@
 
 from qpde_perception.monitoring.accounting import Accounting, Counts, DropReason
 from qpde_perception.monitoring.drift import DriftMonitor
+from qpde_perception.monitoring.drift_task import drift_task
 from qpde_perception.monitoring.errors import MonitoringError
 from qpde_perception.monitoring.evidence import Evidence, upper_mean_bound
 from qpde_perception.monitoring.latency import LatencyRecorder
@@ -53,6 +54,7 @@ __all__ = [
     "WatchdogLimits",
     "WatchdogReport",
     "camera_input_task",
+    "drift_task",
     "engine_task",
     "frame_accounting_task",
     "processing_time_task",
