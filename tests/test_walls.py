@@ -16,7 +16,7 @@ FLOORS: dict[str, set[str]] = {
     "engines": {"frames", "bundles"},
     "bundles": {"frames"},
     "perception": {"frames", "engines", "bundles"},
-    "monitoring": set(),
+    "monitoring": {"bundles"},
     "bags": {"frames", "engines", "bundles", "perception", "monitoring"},
     "reports": {"frames", "engines", "bundles", "perception", "monitoring"},
     "learning": {"frames", "bundles"},
