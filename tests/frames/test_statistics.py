@@ -67,6 +67,15 @@ def test_swapped_channels_change_nothing_but_the_balance_of_colours():
         np.testing.assert_allclose(found[name], 0, atol=1e-5, err_msg=name)
 
 
+def test_the_balance_of_colours_turns_round_with_the_channels():
+    column = STATISTICS.index("red over blue")
+    there, back = (
+        input_statistics(each)[:, column] for each in (pictures(), pictures()[..., ::-1])
+    )
+    np.testing.assert_allclose(there, -back, atol=1e-5)
+    assert (there > 0).all()
+
+
 def test_a_blotch_makes_a_picture_uneven():
     def blotched(picture):
         mask = np.zeros((48, 48, 1), np.float32)
