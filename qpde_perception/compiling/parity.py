@@ -10,8 +10,8 @@ import numpy as np
 from qpde_perception.bundles import MAX_OVER_NOISE, MAX_RMS_OVER_NOISE
 from qpde_perception.compiling.reference import IntegerReference
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
-from qpde_perception.engines.onnxruntime import FloatReference
-from qpde_perception.engines.registry import FLOAT_GRAPH
+from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine, UnroundedReference
+from qpde_perception.engines.registry import FLOAT_GRAPH, UNROUNDED_GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,9 +79,14 @@ def reference_of(bundle: Bundle) -> IntegerReference:
     return IntegerReference(specification)
 
 
-def float_reference_of(bundle: Bundle) -> FloatReference:
+def float_reference_of(bundle: Bundle) -> Engine:
     """Return the network with the deployed integer weights and unquantized activations."""
-    return FloatReference(bundle.read(FLOAT_GRAPH), threads=0)
+    return OnnxRuntimeEngine(bundle.read(FLOAT_GRAPH), threads=0)
+
+
+def unrounded_reference_of(bundle: Bundle) -> UnroundedReference:
+    """Return the network with activations that are clipped as deployed, but not rounded."""
+    return UnroundedReference(bundle.read(UNROUNDED_GRAPH), threads=0)
 
 
 def in_batches(
