@@ -167,6 +167,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._on_outcome,
             admit=self._admit,
             report=self._warn,
+            decoders=settings.decoders,
         )
         self._worker.start(settings["priority"])
         interval_s = settings["diagnostics.validation_callback_interval_ms"] / 1e3
