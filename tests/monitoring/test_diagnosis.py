@@ -92,9 +92,7 @@ def test_what_is_near_no_signature_has_no_name(calibration, shift) -> None:
 def test_healthy_frames_have_no_fault(calibration) -> None:
     doctor = Diagnostician(calibration.inputs)
 
-    assert all(
-        doctor.diagnose(frames((0,) * 5, seed=seed)).signature is None for seed in range(20)
-    )
+    assert all(doctor.diagnose(frames((0,) * 5, seed=seed)).signature is None for seed in range(20))
 
 
 def test_a_few_frames_are_believed_less_than_many(calibration) -> None:
