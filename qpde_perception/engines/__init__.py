@@ -3,6 +3,7 @@
 from qpde_perception.engines.building import Building
 from qpde_perception.engines.engine import Engine
 from qpde_perception.engines.errors import EngineError
+from qpde_perception.engines.reference import REFERENCE, REFERENCE_GRAPH, open_reference
 from qpde_perception.engines.registry import (
     ACCELERATORS,
     CPU_ENGINES,
@@ -16,17 +17,20 @@ from qpde_perception.engines.registry import (
     engines_for,
     open_engine,
 )
-from qpde_perception.engines.self_test import SelfTest
+from qpde_perception.engines.self_test import Observing, SelfTest
 
 __all__ = [
     "ACCELERATORS",
     "CPU_ENGINES",
     "ENGINES",
+    "REFERENCE",
+    "REFERENCE_GRAPH",
     "Building",
     "Engine",
     "EngineError",
     "EngineStatus",
     "OpenedEngine",
+    "Observing",
     "Refusal",
     "SelfTest",
     "build_only",
@@ -34,4 +38,5 @@ __all__ = [
     "engine_status",
     "engines_for",
     "open_engine",
+    "open_reference",
 ]

@@ -1,0 +1,165 @@
+"""The watch over a served model: a share of its frames, and its golden frames, held together."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from qpde_perception.bundles import BundleError, calibration_of, global_bound_of
+from qpde_perception.engines import REFERENCE, EngineError, open_reference
+from qpde_perception.monitoring import DriftMonitor
+from qpde_perception.perception.golden_watch import GoldenWatch
+from qpde_perception.perception.shadow import Sampling, Shadow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from qpde_perception.bundles import Bundle
+    from qpde_perception.engines import Engine, FloatReference
+    from qpde_perception.monitoring import DriftReport, Observation
+    from qpde_perception.perception.classifier import Classifier
+
+_AGAIN_S = 5.0
+"""Between two rounds of golden frames that are asked for before their time."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPolicy:
+    """How closely a model is watched.
+
+    Attributes:
+        share: Share of the items that are held against the float reference; 0 for none.
+        golden_period_s: Time between two rounds of golden frames, seconds; 0 for one round.
+        alpha: Probability of ever raising a false statistical alarm, of each engine that serves.
+    """
+
+    share: float
+    golden_period_s: float
+    alpha: float
+
+
+class DriftWatch:
+    """Watches the engine that serves a model; each engine is judged for itself.
+
+    `observe` and `between` belong to the thread of the engine, `report` to any.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        policy: DriftPolicy,
+        *,
+        background: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            bundle: The model.
+            policy: How closely it is watched.
+            background: Whether the reference is asked in a thread of its own; see `Shadow`.
+            clock: Seconds, only forward.
+
+        Raises:
+            BundleError: If the calibration, the certificate or the golden frames are damaged.
+        """
+        self._bundle, self._policy, self._clock = bundle, policy, clock
+        self._calibration = calibration_of(bundle)
+        self._global_bound = global_bound_of(bundle)
+        self._engine: Engine | None = None
+        self._telling = Lock()
+        self._asked_s = float("-inf")
+        self._lost = ""
+        self._reference: FloatReference | None = None
+        self._shadow: Shadow | None = None
+        if policy.share > 0.0:
+            try:
+                self._reference = open_reference(bundle)
+            except (BundleError, EngineError) as error:
+                self._lost = str(error)
+            else:
+                self._shadow = Shadow(
+                    self._reference, share=policy.share, background=background, lose=self._lose
+                )
+        self._begin(None)
+
+    @property
+    def report(self) -> DriftReport:
+        """What is known of the engine that serves."""
+        with self._telling:
+            return self._monitor.report
+
+    @property
+    def sampling(self) -> Sampling:
+        """How many items were chosen."""
+        return self._shadow.sampling if self._shadow else Sampling()
+
+    def observe(self, batch: NDArray[np.uint8], logits: NDArray[np.float32]) -> None:
+        """Take note of what the engine answered: the `observer` of the classifiers."""
+        if self._shadow is not None:
+            self._shadow(batch, logits)
+
+    def between(self, classifier: Classifier) -> bool:
+        """Ask the next golden frames where they are due; called between two frames.
+
+        Returns:
+            Whether a round of golden frames is under way.
+
+        Raises:
+            EngineError: If the engine fails.
+        """
+        if classifier.engine is not self._engine:
+            self._begin(classifier.engine)
+        if classifier.engine.name == REFERENCE:
+            return False  # golden frames tell how near an engine is to the integers, which it is not
+        now_s = self._clock()
+        wanted = self._monitor.wants_golden and now_s - self._asked_s >= _AGAIN_S
+        answer = self._golden.step(classifier.infer, now_s, wanted=wanted)
+        if answer is not None:
+            self._asked_s = now_s
+            with self._telling:
+                self._monitor.golden(
+                    identical=answer.identical,
+                    rms_over_noise=answer.rms_over_noise,
+                    max_over_noise=answer.max_over_noise,
+                    within_budget=answer.within_budget,
+                )
+        return self._golden.under_way
+
+    def fail(self, fault: str) -> None:
+        """Take note that the engine failed."""
+        with self._telling:
+            self._monitor.fail(fault)
+
+    def close(self) -> None:
+        """Observe no more."""
+        if self._shadow is not None:
+            self._shadow.close()
+
+    def _begin(self, engine: Engine | None) -> None:
+        monitor = DriftMonitor(
+            self._calibration, global_bound=self._global_bound, alpha=self._policy.alpha
+        )
+        if self._lost:
+            monitor.lose_reference(self._lost)
+
+        def tell(observation: Observation) -> None:
+            with self._telling:
+                monitor.observe(observation)
+
+        # What waits for the reference is the answer of the engine before, and told to its monitor.
+        if self._shadow is not None:
+            self._shadow.tell = tell
+        self._golden = GoldenWatch(self._bundle, self._policy.golden_period_s)
+        with self._telling:
+            self._engine, self._monitor = engine, monitor
+
+    def _lose(self, why: str) -> None:
+        with self._telling:
+            self._lost = why
+            self._monitor.lose_reference(why)
