@@ -7,7 +7,7 @@ import os
 import signal
 import traceback
 from functools import wraps
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 import rclpy
@@ -15,10 +15,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
 from rclpy.duration import Duration
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
@@ -31,6 +29,7 @@ from qpde_perception.frames import keep_memory
 from qpde_perception.perception import Classifier
 from ros2_nodes.camera import Camera
 from ros2_nodes.declarations import ConfiguredParameters, DeclarationError
+from ros2_nodes.executor import NodeExecutor
 from ros2_nodes.health import Traffic, engine_status
 from ros2_nodes.messages import ResultWriter, diagnostics, label_info, vision_info
 from ros2_nodes.parameters import DECLARATIONS, Settings
@@ -87,8 +86,9 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         # Transitions may take long, so they must not keep images and diagnostics waiting.
         Node.__init__(self, "classifier", **options)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
-        service = self._service_change_state
-        service.callback = _answered(service.callback)
+        self.changing_state = self._service_change_state
+        """The service that asks for transitions."""
+        self.changing_state.callback = _answered(self.changing_state.callback)
         self._telling = Lock()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._cameras: list[Camera] = []
@@ -359,19 +359,6 @@ class ClassifierNode(LifecycleNodeMixin, Node):
                 self.get_logger().warning(f"cpu_affinity {sorted(wanted)}: {error}; ignored")
 
 
-class _Executor(MultiThreadedExecutor):
-    """An executor that no single callback can end: a silent node would be worse."""
-
-    def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Wait for a callback and have it executed; what callbacks raise is logged."""
-        try:
-            super().spin_once(timeout_sec)
-        except rclpy_implementation.InvalidHandle:
-            pass  # destroyed by a transition, in another thread, while it was being looked at
-        except Exception:  # noqa: BLE001  (whatever a callback raised)
-            get_logger("executor").error(traceback.format_exc())
-
-
 def main() -> None:
     """Run the node until it is told to stop."""
     # Handled here and not in ROS, which would end before the last diagnostics are said.
@@ -381,16 +368,10 @@ def main() -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: stop.set())
     node = ClassifierNode()
-    # One thread for images, services and timers, one for transitions, which may take long.
-    executor = _Executor(num_threads=2)
-    executor.add_node(node)
-    spinning = Thread(target=executor.spin, name="executor")
-    spinning.start()
-    if node.get_parameter("autostart").value:
-        node.start()
-    stop.wait()
-    executor.shutdown()
-    spinning.join()
+    with NodeExecutor(apart=node.changing_state).serving(node):
+        if node.get_parameter("autostart").value:
+            node.start()
+        stop.wait()
     node.release()
     node.destroy_node()
     rclpy.try_shutdown()
