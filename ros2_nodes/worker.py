@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from qpde_perception.bundles import BundleError
 from qpde_perception.engines import (
+    REFERENCE,
     Building,
     EngineError,
     OpenedEngine,
@@ -283,14 +284,17 @@ class Worker:
             return False
         try:
             more = self._watch.between(next(iter(self._classifiers.values())))
-            if why := self._watch.objection():
-                self._adopt(self._line.stand_in(why))
         except EngineError as error:
             self._replace(error)
             return True
         except Exception:  # noqa: BLE001  (a fault of ours must not end the road)
             self._report(traceback.format_exc())
             return False
+        if why := self._watch.objection():
+            try:
+                self._adopt(self._line.stand_in(why))
+            except (BundleError, EngineError) as error:
+                self._report(f"{REFERENCE} cannot stand in: {error}")
         return more
 
     def _replace(self, error: EngineError) -> str:

@@ -1,7 +1,10 @@
 """Monitoring: plain numbers in, verdicts out."""
 
 from qpde_perception.monitoring.accounting import Accounting, Counts, DropReason
+from qpde_perception.monitoring.drift import DriftMonitor
+from qpde_perception.monitoring.drift_task import drift_task
 from qpde_perception.monitoring.errors import MonitoringError
+from qpde_perception.monitoring.evidence import Evidence, upper_mean_bound
 from qpde_perception.monitoring.latency import LatencyRecorder
 from qpde_perception.monitoring.levels import Level, TaskStatus
 from qpde_perception.monitoring.losses import LossSnapshot, LossSource, UpstreamLosses
@@ -16,6 +19,7 @@ from qpde_perception.monitoring.tasks import (
     processing_time_task,
     transport_task,
 )
+from qpde_perception.monitoring.verdicts import DriftReport, Observation, Verdict
 from qpde_perception.monitoring.watchdog import (
     InputAge,
     ProcessingTimeWatchdog,
@@ -27,8 +31,11 @@ __all__ = [
     "Accounting",
     "CameraReport",
     "Counts",
+    "DriftMonitor",
+    "DriftReport",
     "DropReason",
     "EngineReport",
+    "Evidence",
     "ExpectedRate",
     "InputAge",
     "LatencyRecorder",
@@ -36,17 +43,21 @@ __all__ = [
     "LossSnapshot",
     "LossSource",
     "MonitoringError",
+    "Observation",
     "ProcessingTimeWatchdog",
     "StreamSnapshot",
     "StreamStatistics",
     "TaskStatus",
     "TransportReport",
     "UpstreamLosses",
+    "Verdict",
     "WatchdogLimits",
     "WatchdogReport",
     "camera_input_task",
+    "drift_task",
     "engine_task",
     "frame_accounting_task",
     "processing_time_task",
     "transport_task",
+    "upper_mean_bound",
 ]
