@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,14 @@ from qpde_perception.perception.golden_watch import GoldenWatch
 from qpde_perception.perception.shadow import Sampling, Shadow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
     from qpde_perception.bundles import Bundle
-    from qpde_perception.engines import Engine, FloatReference
-    from qpde_perception.monitoring import DriftReport, Observation
+    from qpde_perception.engines import Engine
+    from qpde_perception.monitoring import DriftReport, Observation, Verdict
     from qpde_perception.perception.classifier import Classifier
 
 _AGAIN_S = 5.0
@@ -75,16 +76,15 @@ class DriftWatch:
         self._telling = Lock()
         self._asked_s = float("-inf")
         self._lost = ""
-        self._reference: FloatReference | None = None
         self._shadow: Shadow | None = None
         if policy.share > 0.0:
             try:
-                self._reference = open_reference(bundle)
+                reference = open_reference(bundle)
             except (BundleError, EngineError) as error:
                 self._lost = str(error)
             else:
                 self._shadow = Shadow(
-                    self._reference, share=policy.share, background=background, lose=self._lose
+                    reference, self._lose, share=policy.share, background=background
                 )
         self._begin(None)
 
@@ -92,7 +92,23 @@ class DriftWatch:
     def report(self) -> DriftReport:
         """What is known of the engine that serves."""
         with self._telling:
-            return self._monitor.report
+            report = self._monitor.report
+        unwatched = list(report.unwatched)
+        if not self._policy.share:
+            unwatched.append("everything but golden frames: no frame is sampled")
+        if self.engine_name == REFERENCE:
+            unwatched.append("golden frames: the float reference serves, which does not round")
+        return replace(report, unwatched=tuple(unwatched))
+
+    @property
+    def worst(self) -> Verdict | None:
+        """The worst verdict on the engine that serves; quick, for whoever asks every frame."""
+        return self._worst
+
+    @property
+    def engine_name(self) -> str:
+        """The engine that is watched; empty before the first."""
+        return self._engine.name if self._engine is not None else ""
 
     @property
     def sampling(self) -> Sampling:
@@ -116,13 +132,13 @@ class DriftWatch:
         if classifier.engine is not self._engine:
             self._begin(classifier.engine)
         if classifier.engine.name == REFERENCE:
-            return False  # golden frames tell how near an engine is to the integers, which it is not
+            return False  # the golden answers are those of the integers, from which it differs
         now_s = self._clock()
         wanted = self._monitor.wants_golden and now_s - self._asked_s >= _AGAIN_S
         answer = self._golden.step(classifier.infer, now_s, wanted=wanted)
         if answer is not None:
             self._asked_s = now_s
-            with self._telling:
+            with self._judging():
                 self._monitor.golden(
                     identical=answer.identical,
                     rms_over_noise=answer.rms_over_noise,
@@ -133,8 +149,15 @@ class DriftWatch:
 
     def fail(self, fault: str) -> None:
         """Take note that the engine failed."""
-        with self._telling:
+        with self._judging():
             self._monitor.fail(fault)
+
+    def renew(self) -> None:
+        """Forget all suspicion, and ask the golden frames at once; their first answer stands.
+
+        Not while the engine is at work.
+        """
+        self._begin(self._engine)
 
     def close(self) -> None:
         """Observe no more."""
@@ -149,17 +172,28 @@ class DriftWatch:
             monitor.lose_reference(self._lost)
 
         def tell(observation: Observation) -> None:
-            with self._telling:
+            with self._judging():
                 monitor.observe(observation)
 
         # What waits for the reference is the answer of the engine before, and told to its monitor.
         if self._shadow is not None:
             self._shadow.tell = tell
-        self._golden = GoldenWatch(self._bundle, self._policy.golden_period_s)
+        if engine is None or engine is not self._engine:
+            self._golden = GoldenWatch(self._bundle, self._policy.golden_period_s)
+        else:
+            self._golden.begin()
         with self._telling:
             self._engine, self._monitor = engine, monitor
+            self._worst = next(iter(monitor.report.causes), None)
 
     def _lose(self, why: str) -> None:
-        with self._telling:
+        with self._judging():
             self._lost = why
             self._monitor.lose_reference(why)
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """Tell the monitor something, and keep what it says to it."""
+        with self._telling:
+            yield
+            self._worst = next(iter(self._monitor.report.causes), None)

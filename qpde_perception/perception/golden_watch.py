@@ -56,10 +56,14 @@ class GoldenWatch:
         """
         self._golden, self._period_s = golden_of(bundle), period_s
         self._first: NDArray[np.float32] | None = None
+        self._done_s = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a round anew."""
         self._got: list[NDArray[np.float32]] = []
         self.under_way = True
-        """Whether a round is not finished, as the first one from the start."""
-        self._done_s = 0.0
+        """Whether a round is not finished."""
 
     def step(
         self,
@@ -79,7 +83,7 @@ class GoldenWatch:
             The answer where this ended a round, else None.
 
         Raises:
-            EngineError: If the engine fails.
+            EngineError: If the engine fails; it is then another one that is asked.
         """
         periodic = self._period_s > 0.0 and now_s - self._done_s >= self._period_s
         if not (self.under_way or wanted or periodic):

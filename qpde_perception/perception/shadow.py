@@ -133,21 +133,24 @@ class Shadow:
         if self._lost:
             return
         try:
-            if self._idle is None:
-                logits, saturation = self._reference.observe(item.pixels)
-            else:
-                future = self._idle.submit(self._reference.observe, item.pixels)
-                logits, saturation = future.result()
-            if logits.shape != item.logits.shape or not np.isfinite(logits).all():
-                msg = f"the float reference gives logits {logits.shape} that are no answer"
-                raise EngineError(msg)
+            observation = self._held(item)
+            if not self._closed:
+                item.tell(observation)
         except Exception as error:  # noqa: BLE001  (whatever a library raises, the road goes on)
             self._lost = True
             if not self._closed:
                 self._lose(" ".join(str(error).split()))
-            return
-        if not self._closed:
-            item.tell(_observation(item, logits, saturation))
+
+    def _held(self, item: _Item) -> Observation:
+        """Hold an item against the reference."""
+        if self._idle is None:
+            logits, saturation = self._reference.observe(item.pixels)
+        else:
+            logits, saturation = self._idle.submit(self._reference.observe, item.pixels).result()
+        if logits.shape != item.logits.shape or not np.isfinite(logits).all():
+            msg = f"its logits, of shape {logits.shape}, are no answer"
+            raise EngineError(msg)
+        return _observation(item, logits, saturation)
 
 
 @dataclass(frozen=True, slots=True)
