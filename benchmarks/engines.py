@@ -30,10 +30,9 @@ from torch import Tensor, nn
 from qpde_perception.assessment.post_training import quantized_after_training, trained_float_graph
 from qpde_perception.bundles import Bundle, find_model, load_bundle
 from qpde_perception.compiling.cpu_writer import cpu_graph
-from qpde_perception.compiling.parity import FLOAT_GRAPH
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Smooth, Specification
 from qpde_perception.engines import CPU_ENGINES, Engine, engine_status
-from qpde_perception.engines.registry import CPU_GRAPH, build_engine
+from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, build_engine
 from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
 from qpde_perception.learning.quantizers import set_active
 

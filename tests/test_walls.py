@@ -22,7 +22,7 @@ FLOORS: dict[str, set[str]] = {
     "learning": {"frames", "bundles"},
     "compiling": {"frames", "engines", "bundles", "learning"},
     "assessment": {
-        *("frames", "engines", "bundles", "perception", "bags"),
+        *("frames", "engines", "bundles", "perception", "monitoring", "bags"),
         *("learning", "compiling"),
     },
 }

@@ -19,11 +19,10 @@ from qpde_perception.assessment.post_training import (
 from qpde_perception.bundles import Bundle, find_model, load_bundle
 from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.folding import fold
-from qpde_perception.compiling.parity import FLOAT_GRAPH
 from qpde_perception.compiling.sizes import multiply_adds
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
 from qpde_perception.compiling.writer import float_graph
-from qpde_perception.engines.registry import CPU_GRAPH
+from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH
 from qpde_perception.frames import InputSpec
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import CONFIGS, deployed_parameters

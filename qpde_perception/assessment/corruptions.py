@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 SEVERITIES = (1, 2, 3, 4, 5)
 AIRLIGHT = 200.0
 """Grey level of fog without end."""
+DIRT = 60.0
+"""Grey level of dirt on a lens."""
+_DIRT_OPACITY = 0.75
+_DIRT_CELLS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,10 @@ class Corruption:
     levels: tuple[float, float, float, float, float]
     change: Callable[[Image, float, np.random.Generator], Image]
 
+    def at(self, image: Image, severity: int, seed: tuple[int, ...]) -> Image:
+        """Return the worse picture at a severity of 1 to 5, the same one for the same seed."""
+        return self.change(image, self.levels[severity - 1], np.random.default_rng(seed))
+
 
 def corrupt(image: Image, name: str, severity: int, seed: tuple[int, ...]) -> Image:
     """Return a corrupted picture, the same one for the same seed.
@@ -52,9 +60,7 @@ def corrupt(image: Image, name: str, severity: int, seed: tuple[int, ...]) -> Im
     Returns:
         uint8 BGR, the same shape.
     """
-    corruption = CORRUPTIONS[name]
-    level = corruption.levels[severity - 1]
-    return corruption.change(image, level, np.random.default_rng(seed))
+    return CORRUPTIONS[name].at(image, severity, seed)
 
 
 def _blurred(image: Image, share: float, _rng: np.random.Generator) -> Image:
@@ -75,6 +81,18 @@ def _fogged(image: Image, transmission: float, _rng: np.random.Generator) -> Ima
 
 def _darkened(image: Image, gain: float, _rng: np.random.Generator) -> Image:
     return _rounded(image * np.float32(gain))
+
+
+def _dirtied(image: Image, share: float, rng: np.random.Generator) -> Image:
+    """Cover blotches; what still comes through them is blurred, for a lens is out of focus."""
+    height, width = image.shape[:2]
+    cells = rng.standard_normal((_DIRT_CELLS, _DIRT_CELLS), np.float32)
+    field = np.asarray(cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC))
+    edge = np.quantile(field, 1 - share)
+    opacity = _DIRT_OPACITY * np.clip(0.5 + 2 * (field - edge), 0, 1)[..., None]
+    behind = cv2.GaussianBlur(image, (0, 0), 0.08 * float(np.sqrt(height * width)))
+    covered = 0.4 * behind.astype(np.float32) + 0.6 * np.float32(DIRT)
+    return _rounded((1 - opacity) * image + opacity * covered)
 
 
 def _compressed(image: Image, quality: float, _rng: np.random.Generator) -> Image:
@@ -107,3 +125,9 @@ CORRUPTIONS = {
         "quality, colours at half resolution", (40.0, 25.0, 15.0, 9.0, 5.0), _compressed
     ),
 }
+DIRTY_LENS = Corruption(
+    f"share of the picture that dirt of grey {DIRT:.0f} covers",
+    (0.1, 0.2, 0.35, 0.5, 0.7),
+    _dirtied,
+)
+"""Not one of the protocol's, and so not of `CORRUPTIONS`."""

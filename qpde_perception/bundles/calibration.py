@@ -62,10 +62,20 @@ class NoiseReference(_Part):
 
 
 class TapReference(_Part):
-    """Share of a tap's codes at the largest value of its grid."""
+    """Saturation of a tap: the share of its codes at the largest value of its grid.
+
+    Attributes:
+        name: Its name.
+        share: Mean share over the groups.
+        cap: Largest share that counts as such; larger ones count as this. A bound of numbers as
+            small as shares would say nothing, as anything up to 1 would be possible.
+        capped: The capped share over the cap.
+    """
 
     name: str
-    share: MeanReference
+    share: Share
+    cap: Positive
+    capped: MeanReference
 
 
 class StatisticReference(_Part):

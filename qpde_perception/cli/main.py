@@ -28,6 +28,7 @@ VERBS = {
     "build": "Build a model's engine; without a GPU, a gate for TensorRT.",
     "evaluate": "Measure the accuracy of a model on the sign data.",
     "certify": "Bound what quantization may change, and hold the model to it.",
+    "calibrate": "Measure what is normal, so that drift can be noticed.",
     "parity": "Hold every installed engine against the integer reference.",
     "experiment": "Make an experiment of the method, with its page.",
     "models": "List, show and verify the models.",
@@ -38,7 +39,7 @@ VERBS = {
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _INTERRUPTED = 130
-# What `train`, `compile`, `certify` and `experiment` want and a vehicle does without.
+# What `train`, `compile`, `certify`, `calibrate` and `experiment` want and a vehicle does without.
 _LEARNING = ("torch", "onnx", "yaml", "PIL")
 
 

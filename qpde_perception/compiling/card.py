@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qpde_perception.bundles import Manifest
+    from qpde_perception.bundles import Calibration, Manifest
     from qpde_perception.compiling.certificate import Certificate
     from qpde_perception.learning.networks import Flavour
     from qpde_perception.learning.trained_run import TrainedRun
 
-SECTION, NEXT_SECTION = "## Certificate\n", "## Limits\n"
+CERTIFICATE_SECTION, WATCHED_SECTION = "## Certificate\n", "## What is watched\n"
+LAST_SECTION = "## Limits\n"
 WHAT_IT_IS: Mapping[Flavour, str] = {
     "symmetric": """\
 Symmetric MobileNetV2: every block is `x - K^T relu(K x + b)`, one pair of kernels for both ways, so
@@ -116,9 +117,28 @@ def with_certificate(card: str, certificate: Certificate) -> str:
         card: What `write_card` returned.
         certificate: Of the same model.
     """
-    before, _, after = card.partition(NEXT_SECTION)
-    before = before.partition(SECTION)[0]
-    return f"{before}{SECTION}{_certificate_text(certificate)}\n{NEXT_SECTION}{after}"
+    return _with_section(card, CERTIFICATE_SECTION, _certificate_text(certificate))
+
+
+def with_calibration(card: str, calibration: Calibration) -> str:
+    """Return a card with the section of a calibration, in place of an older one.
+
+    Args:
+        card: What `write_card` returned.
+        calibration: Of the same model.
+    """
+    return _with_section(card, WATCHED_SECTION, _calibration_text(calibration))
+
+
+def _with_section(card: str, heading: str, text: str) -> str:
+    """Put a section where an older one of its heading is, else before the last."""
+    before, old, after = card.partition(heading)
+    if old:
+        after = after[after.index("\n## ") + 1 :]
+    else:
+        before, last, after = card.partition(LAST_SECTION)
+        after = last + after
+    return f"{before}{heading}{text}\n{after}"
 
 
 def _certificate_text(found: Certificate) -> str:
@@ -166,4 +186,29 @@ keep their class whatever the roundings of this tensor and of all after it are.
 | tensor | noise gain | share of the noise | certified from here on |
 |---|---|---|---|
 {quantizers}
+"""
+
+
+def _calibration_text(found: Calibration) -> str:
+    taps = "\n".join(
+        f"| saturated codes of `{tap.name}` | {tap.share:.3%} | {tap.cap * tap.capped.bound:.3%} |"
+        for tap in found.taps
+    )
+    faults = ", ".join(dict.fromkeys(each.fault for each in found.inputs.signatures))
+    statistics = ", ".join(each.name for each in found.inputs.statistics)
+    limit = found.noise.cap * found.noise.capped.bound * found.noise.variance
+    return f"""
+What `{found.engine}` does on {found.frames:,} frames of {found.source}, in {found.groups}
+independent groups ({found.grouping}). Each limit is the upper bound of a mean over groups, at a
+confidence of {found.confidence:.1%}; an alarm needs evidence that the mean is above it. Again, on
+data of the own camera, with `qpde calibrate --model MODEL --drive DRIVE --write`.
+
+| watched on sampled frames | mean | limit of the mean |
+|---|---|---|
+| squared distance to the float reference | {found.noise.variance:.4g} | {limit:.4g} |
+| first class differs from the float reference's | {found.disagreement.mean:.2%} \
+| {found.disagreement.bound:.2%} |
+{taps}
+
+Of the input: {statistics}. What the following faults do to them is known: {faults}.
 """

@@ -19,7 +19,6 @@ from qpde_perception.bundles import (
 from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.errors import CompilingError
 from qpde_perception.compiling.parity import (
-    FLOAT_GRAPH,
     float_reference_of,
     in_batches,
     quantization_noise,
@@ -28,7 +27,7 @@ from qpde_perception.compiling.parity import (
 from qpde_perception.compiling.taps import taps_of
 from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
 from qpde_perception.compiling.writer import float_graph
-from qpde_perception.engines.registry import CPU_GRAPH, TENSORRT_GRAPH
+from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, TENSORRT_GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

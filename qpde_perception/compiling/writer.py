@@ -19,6 +19,7 @@ from qpde_perception.compiling.specification import (
     Smooth,
     Specification,
 )
+from qpde_perception.compiling.taps import SATURATION, taps_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,12 @@ PRODUCER = "qpde_perception"
 
 
 def float_graph(specification: Specification) -> bytes:
-    """Return the float reference: deployed integer weights, activations not rounded or clipped."""
+    """Return the float reference: deployed integer weights, activations not rounded or clipped.
+
+    Pixels uint8 (n, h, w, 3) to logits float32. The second output is `saturation`, float32
+    (n, taps): the share of a tap's values that its grid would code as `q_max`, whatever engine
+    serves.
+    """
     return _FloatWriter(specification).serialise()
 
 
@@ -236,3 +242,20 @@ class _FloatWriter(Writer):
             f"{name}.product",
         )
         self.node("Add", [product, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
+
+    def end(self) -> None:
+        taps = taps_of(self.specification.document)
+        if not taps:
+            return
+        shares = [self.saturated(tap) for tap in taps]
+        columns = self.node("Concat", shares, f"{SATURATION}.columns", axis=1)
+        self.node("Squeeze", [columns, self.integers(2, 3)], SATURATION)
+        self.outputs[SATURATION] = len(taps)
+
+    def saturated(self, tap: str) -> str:
+        """Return the share of a frame's values that the grid cuts off, shape (n, 1, 1, 1)."""
+        name, grid = f"{tap}.{SATURATION}", self.specification.grid(tap)
+        least = self.scalar((grid.q_max - 0.5) * grid.scale)
+        beyond = self.node("GreaterOrEqual", [f"{tap}.values", least], f"{name}.beyond")
+        ones = self.node("Cast", [beyond], f"{name}.ones", to=TensorProto.FLOAT)
+        return self.node("ReduceMean", [ones], f"{name}.share", axes=[1, 2, 3], keepdims=1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as library
 
 from qpde_perception.engines.errors import EngineError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 LIBRARY_ERRORS = (
@@ -56,16 +56,33 @@ class OnnxRuntimeEngine:
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 (n, classes), of pixels, uint8 (n, height, width, 3)."""
-        if self._session is None:
-            msg = f"{self.name} is closed; open it again"
-            raise EngineError(msg)
-        try:
-            logits: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
-        except LIBRARY_ERRORS as error:
-            msg = f"onnxruntime cannot run {batch.dtype}{batch.shape}: {error}"
-            raise EngineError(msg) from None
-        return logits
+        return self._outputs(batch)[0]
 
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+    def _outputs(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        if self._session is None:
+            msg = f"{self.name} is closed; open it again"
+            raise EngineError(msg)
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
+        except LIBRARY_ERRORS as error:
+            msg = f"onnxruntime cannot run {batch.dtype}{batch.shape}: {error}"
+            raise EngineError(msg) from None
+        return outputs
+
+
+class FloatReference(OnnxRuntimeEngine):
+    """Executes the float reference: unquantized activations, and what its grids would cut off."""
+
+    name = "reference_fp32"
+
+    def observe(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits, float32 (n, classes), and shares of saturated values, float32 (n, taps).
+
+        A graph of an older bundle has no taps.
+        """
+        logits, *taps = self._outputs(batch)
+        return logits, taps[0] if taps else np.empty((len(batch), 0), np.float32)

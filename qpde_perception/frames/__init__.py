@@ -7,7 +7,7 @@ from qpde_perception.frames.frame import CameraFrame
 from qpde_perception.frames.input_spec import InputSpec
 from qpde_perception.frames.memory import keep_memory
 from qpde_perception.frames.picture import Picture
-from qpde_perception.frames.prepare import Prepared, minimum_size, prepare, resize
+from qpde_perception.frames.prepare import Prepared, cut_out, minimum_size, prepare, resize
 from qpde_perception.frames.regions import Regions
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Prepared",
     "Regions",
     "compressed_encoding",
+    "cut_out",
     "decode",
     "frame_size",
     "keep_memory",

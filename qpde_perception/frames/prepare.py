@@ -106,24 +106,41 @@ def prepare(picture: Picture, regions: Regions | None, spec: InputSpec) -> Prepa
     Raises:
         FrameError: If the regions contradict themselves.
     """
-    crops = _crops(regions, (picture.height, picture.width), picture.scale, spec)
+    cuts = cut_out(picture, regions, spec)
     channels = (
         [0, 0, 0]
         if picture.order == "mono"
         else [picture.order.index(channel) for channel in spec.channel_order]
     )
-    batch = np.empty((len(crops), spec.height, spec.width, 3), np.uint8)
-    for item, crop in zip(batch, crops.values(), strict=True):
-        small = resize(_thinned(picture.pixels[crop], spec), spec)
+    batch = np.empty((len(cuts), spec.height, spec.width, 3), np.uint8)
+    for item, cut in zip(batch, cuts.values(), strict=True):
+        small = resize(cut, spec)
         item[...] = small.reshape(spec.height, spec.width, -1)[..., channels]
     if regions is None:
         return Prepared(batch, (None,), ("",), ())
     return Prepared(
         batch,
-        boxes=tuple(_box(regions, index) for index in crops),
-        ids=tuple(regions.ids[index] for index in crops),
-        rejected=tuple(index for index in range(len(regions)) if index not in crops),
+        boxes=tuple(_box(regions, index) for index in cuts),
+        ids=tuple(regions.ids[index] for index in cuts),
+        rejected=tuple(index for index in range(len(regions)) if index not in cuts),
     )
+
+
+def cut_out(
+    picture: Picture, regions: Regions | None, spec: InputSpec
+) -> dict[int, NDArray[np.uint8]]:
+    """Return what `prepare` resizes: views on the picture, by the index of the region.
+
+    Args:
+        picture: The decoded frame.
+        regions: The boxes; None for the whole frame.
+        spec: The network's input.
+
+    Raises:
+        FrameError: If the regions contradict themselves.
+    """
+    crops = _crops(regions, (picture.height, picture.width), picture.scale, spec)
+    return {index: _thinned(picture.pixels[crop], spec) for index, crop in crops.items()}
 
 
 def _thinned(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:

@@ -1,16 +1,9 @@
 """Quantization drift: whether the deployed network still is what was validated, and what changed.
 
-The rules, in words, are those of `docs/drift.md`:
-
-- proof: a distance above the global bound, golden frames that are answered otherwise than at first
-  or out of budget, logits that are no numbers: the engine has changed. Never false, and never
-  withdrawn.
-- evidence: each observable has an e-process (`evidence.py`) against its healthy mean. A verdict is
-  raised when the average of all reaches 1 / alpha, for those that account for it, and withdrawn
-  when theirs is below 1 again.
-- what changed: inputs or saturation, which no engine has a part in, mean the world, the camera or
-  the preprocessing; the distance to the reference or disagreement mean the engine, but only where
-  inputs and saturation are not even under suspicion.
+Two kinds of rules. Proofs: a distance to the float reference above the global bound, golden frames
+that are answered otherwise than at first or out of budget, logits that are not finite. They are
+never false, and so they stay: an engine that was wrong once is not the one that was validated.
+Evidence: each observable has an e-process against its healthy mean, see `suspicion.py`.
 """
 
 from __future__ import annotations
@@ -18,36 +11,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from qpde_perception.bundles import Cause
-from qpde_perception.monitoring.diagnosis import Diagnosis, Diagnostician, normal_score, rank
 from qpde_perception.monitoring.errors import MonitoringError
-from qpde_perception.monitoring.evidence import Evidence
 from qpde_perception.monitoring.levels import Level
+from qpde_perception.monitoring.recent import Recent
+from qpde_perception.monitoring.suspicion import Suspicion
 from qpde_perception.monitoring.verdicts import DriftReport, Observation, Verdict, verdict
 
 if TYPE_CHECKING:
     from qpde_perception.bundles import Calibration
 
-# The cap on the average that one observable alone can hold, over 1 / alpha.
-_CAP = 10.0
-# Gains since the last low, as the mean over bets: under suspicion, and worth a look at the golden
-# frames. Under the null the second comes once in at least 1,000 observations.
-_SUSPECT = 20.0
-_ASK = 1_000.0
-# Inputs that changed with the distance have shown it by then.
-_PATIENCE = 16
-# Frames that a diagnosis rests on, at most; it is made anew so often.
-_WINDOW = 64
-_DIAGNOSE_EVERY = 8
-# What is called recent is an average that forgets over so many observations.
-_RECENT = 200
-_ENGINE = 2  # the first two: noise, disagreement
-
 
 class DriftMonitor:
-    """Turns observations into verdicts; pure numbers, one thread at a time."""
+    """Turns observations into verdicts: pure numbers, one thread at a time.
+
+    It watches one engine: make a new one where another engine takes over.
+    """
 
     def __init__(
         self, calibration: Calibration | None, *, global_bound: float | None, alpha: float
@@ -73,50 +52,37 @@ class DriftMonitor:
         self._calibration = calibration
         self._bound = global_bound
         self._alpha = alpha
-        self._names, means = _observables(calibration)
-        self._needed = len(means) / alpha
-        self._evidence = Evidence(means, _CAP * max(self._needed, 1.0))
-        self._raised = np.zeros(len(means), dtype=bool)
-        self._named: dict[int, int] = {}  # engine's observable: when it was named
-        taps = len(calibration.taps) if calibration else 0
-        self._first_input = _ENGINE + taps
-        self._doctor = Diagnostician(calibration.inputs) if calibration else None
-        self._diagnosis = Diagnosis(None, 0.0, 0.0)
-        size = len(calibration.inputs.statistics) if calibration else 0
-        self._scores = np.zeros((_WINDOW, size))
-        self._recent = np.zeros(3 + taps)
-        self._mix = np.zeros(len(calibration.class_mix) if calibration else 0)
-        self._observed = 0
-        self._proofs: dict[str, Verdict] = {}
+        self._suspicion = Suspicion(calibration, alpha) if calibration else None
+        self._recent = Recent(calibration)
+        self._proofs: list[Verdict] = []
+        self._proof_answered = True
         self._lost = ""
+        self._observed = 0
         self._golden_checks = 0
         self._golden: tuple[bool, float, float] | None = None
-        self._golden_passed_at = -1
-        self._answered = False
 
     def observe(self, observation: Observation) -> None:
-        """Take one sampled item.
+        """Take one sampled item; one whose distance is not finite is a failure of the engine.
 
         Raises:
             MonitoringError: If it does not fit the calibration.
         """
+        self._check(observation)
+        self._lost = ""
         distance = observation.squared_distance
         if not math.isfinite(distance):
             self.fail("its logits are not finite")
             return
-        self._lost = ""
         self._observed += 1
         if self._bound is not None and distance > self._bound**2:
             self._prove(
                 "proof",
-                f"Logits are {math.sqrt(distance):.4g} from the float reference; no engine that "
-                f"computes what was validated can be further than {self._bound:.4g}.",
+                f"Logits are {math.sqrt(distance):.4g} from the float reference; those of an "
+                f"engine that computes what was validated are within {self._bound:.4g}.",
             )
-        ratio = self._ratio(distance)
-        self._keep(observation, ratio)
-        if self._calibration is not None:
-            self._evidence.add(self._numbers(observation, ratio))
-            self._judge()
+        self._recent.add(observation)
+        if self._suspicion:
+            self._suspicion.add(observation)
 
     def golden(
         self, *, identical: bool, rms_over_noise: float, max_over_noise: float, within_budget: bool
@@ -132,254 +98,94 @@ class DriftMonitor:
         """
         self._golden_checks += 1
         self._golden = (identical, rms_over_noise, max_over_noise)
-        self._answered = True
+        if self._suspicion:
+            self._suspicion.golden(passed=identical and within_budget)
         if not identical:
             self._prove("exact", "Golden frames are answered otherwise than at first.")
         elif not within_budget:
             self._prove(
                 "exact",
-                f"Golden frames are answered {rms_over_noise:.3g} (at most {max_over_noise:.3g}) "
-                "times the quantization noise from the integer reference: out of budget.",
+                f"Golden frames are answered {rms_over_noise:.3g} times the quantization noise "
+                f"from the integer reference, {max_over_noise:.3g} at most: out of budget.",
             )
-        else:
-            self._golden_passed_at = self._observed
+        self._proof_answered = True
 
     def fail(self, fault: str) -> None:
-        """Note that the engine gave no logits, or none that are numbers.
+        """Note that the engine gave no logits, or none that are finite.
 
         Args:
-            fault: What happened, as the end of a sentence: "it raised ...".
+            fault: What happened, to be read after "The engine failed:".
         """
         self._prove("exact", f"The engine failed: {fault}.")
 
     def lose_reference(self, why: str) -> None:
-        """Note that there is no reference; the next observation says that there is one again."""
-        self._lost = why
+        """Note that the reference does not answer; the next observation says that it does again.
+
+        Args:
+            why: To be read after "The float reference is unavailable:".
+        """
+        self._lost = why or "no reason is known"
 
     @property
     def wants_golden(self) -> bool:
-        """Whether the golden frames should be asked now: suspicion has risen since last time."""
-        if self._answered:
-            return False
-        return bool(self._proofs or self._raised.any() or (self._evidence.recent >= _ASK).any())
+        """Whether golden frames should be asked now, without waiting for the next period.
+
+        True from when suspicion has risen until they were answered; then not before it has fallen,
+        or has become a verdict.
+        """
+        asked_by_evidence = self._suspicion is not None and self._suspicion.wants_golden
+        return not self._proof_answered or asked_by_evidence
 
     @property
     def report(self) -> DriftReport:
         """What there is to say now."""
-        causes = tuple(sorted(self._verdicts(), key=lambda each: -each.level))
-        known, calibration = self._observed > 0, self._calibration
+        causes = list(self._proofs)
+        if self._lost:
+            message = f"The float reference is unavailable: {self._lost}."
+            causes.append(verdict(Cause.REFERENCE_UNAVAILABLE, "reference", message))
+        if self._suspicion:
+            causes += self._suspicion.verdicts(self._recent)
+        causes.sort(key=lambda each: -each.level)
         identical, rms, largest = self._golden or (None, None, None)
-        values = self._evidence.values
-        logs = np.log10(values)
-        taps = calibration.taps if calibration and known else ()
-        mix = calibration.class_mix if calibration and known else ()
+        recent = self._recent
         return DriftReport(
-            level=max((each.level for each in causes), default=Level.OK),
-            causes=causes,
+            level=causes[0].level if causes else Level.OK,
+            causes=tuple(causes),
             unwatched=self._unwatched(),
             observed=self._observed,
             golden_checks=self._golden_checks,
             golden_identical=identical,
             golden_rms_over_noise=rms,
             golden_max_over_noise=largest,
-            noise_ratio=float(self._recent[0]) if known and calibration else None,
-            disagreement=float(self._recent[1]) if known else None,
-            saturation={
-                tap.name: float(share)
-                for tap, share in zip(taps, self._recent[3:], strict=bool(taps))
-            },
-            evidence={name: float(log) for name, log in zip(self._names, logs, strict=True)},
-            combined_evidence=float(np.log10(values.mean())) if len(values) else None,
+            noise_ratio=recent.noise_ratio,
+            disagreement=recent.disagreement,
+            saturation=recent.saturation,
+            evidence=self._suspicion.evidence if self._suspicion else {},
+            combined_evidence=self._suspicion.combined if self._suspicion else None,
             alarm_at=-math.log10(self._alpha),
-            entropy=float(self._recent[2]) if known else None,
-            class_mix_distance=(float(np.abs(self._mix - mix).sum() / 2) if mix else None),
+            entropy=recent.entropy,
+            class_mix_distance=recent.class_mix_distance,
         )
-
-    def _ratio(self, squared_distance: float) -> float:
-        noise = self._calibration.noise if self._calibration else None
-        return squared_distance / noise.variance if noise else 0.0
-
-    def _numbers(self, observation: Observation, ratio: float) -> list[float]:
-        """Return what the e-processes watch, each between 0 and 1; keep the normal scores."""
-        assert self._calibration is not None
-        cap = self._calibration.noise.cap
-        ranks = [
-            rank(value, reference.quantiles)
-            for value, reference in zip(
-                observation.statistics, self._calibration.inputs.statistics, strict=True
-            )
-        ]
-        self._scores[self._observed % _WINDOW] = [normal_score(each) for each in ranks]
-        return [
-            min(ratio, cap) / cap,
-            float(observation.disagrees),
-            *observation.saturation,
-            *ranks,
-            *(1 - each for each in ranks),
-        ]
-
-    def _keep(self, observation: Observation, ratio: float) -> None:
-        calibration = self._calibration
-        if calibration is not None:
-            for name, given, wanted in (
-                ("taps", len(observation.saturation), len(calibration.taps)),
-                ("statistics", len(observation.statistics), len(calibration.inputs.statistics)),
-            ):
-                if given != wanted:
-                    msg = f"an observation of {given} {name}, a calibration of {wanted}; calibrate"
-                    msg += " this model again"
-                    raise MonitoringError(msg)
-        saturation = observation.saturation if calibration else ()
-        now = [ratio, float(observation.disagrees), observation.entropy, *saturation]
-        weight = 1 / min(self._observed, _RECENT)
-        self._recent += weight * (np.nan_to_num(now) - self._recent)
-        self._mix *= 1 - weight
-        if 0 <= observation.class_index < len(self._mix):
-            self._mix[observation.class_index] += weight
-
-    def _judge(self) -> None:
-        values = self._evidence.values
-        raised = self._raised
-        if values.sum() >= self._needed:
-            before = raised.copy()
-            raised |= values >= self._needed
-            raised[values.argmax()] = True
-            if (raised & ~before).any():
-                self._answered = False
-                self._diagnose()
-        elif not raised.any():
-            if self._answered and not (self._evidence.recent >= _SUSPECT).any():
-                self._answered = bool(self._proofs)
-            return
-        over = raised & (values < 1)
-        if over.any():
-            self._evidence.restart(over)
-            raised &= ~over
-        inputs = slice(self._first_input, None)
-        if self._observed % _DIAGNOSE_EVERY == 0 and (values[inputs] >= self._needed).any():
-            self._diagnose()
-        self._name_engine()
-
-    def _name_engine(self) -> None:
-        """Hold the engine to blame, or no longer, for what the distance or the classes show."""
-        evidence = self._evidence
-        world = np.flatnonzero(self._raised[_ENGINE:]) + _ENGINE
-        for suspect in range(_ENGINE):
-            if not self._raised[suspect]:
-                self._named.pop(suspect, None)
-            elif suspect in self._named:
-                # Inputs that were off before the engine was blamed explain what it was blamed for.
-                if any(evidence.risen_since(int(each)) <= self._named[suspect] for each in world):
-                    del self._named[suspect]
-            elif (
-                not self._world_suspect()
-                and self._observed - evidence.risen_since(suspect) >= _PATIENCE
-            ):
-                self._named[suspect] = self._observed
-
-    def _world_suspect(self) -> bool:
-        recent = self._evidence.recent[_ENGINE:]
-        return bool(self._raised[_ENGINE:].any() or (recent >= _SUSPECT).any())
-
-    def _diagnose(self) -> None:
-        """Name the fault of the inputs by the frames since they have been off."""
-        inputs = self._evidence.values[self._first_input :]
-        if self._doctor is None or not len(inputs):
-            return
-        since = self._evidence.risen_since(self._first_input + int(inputs.argmax()))
-        frames = min(max(self._observed - since, _DIAGNOSE_EVERY), _WINDOW, self._observed)
-        places = np.arange(self._observed - frames + 1, self._observed + 1) % _WINDOW
-        self._diagnosis = self._doctor.diagnose(self._scores[places])
 
     def _prove(self, rule: str, message: str) -> None:
-        """Keep a proof; the first of each rule stands, as none can become untrue."""
-        if rule not in self._proofs:
-            self._proofs[rule] = verdict(Cause.ENGINE_CHANGED, rule, message)
-            self._answered = self._answered and rule == "exact"
+        """Keep the first proof of each rule."""
+        if all(each.rule != rule for each in self._proofs):
+            self._proofs.append(verdict(Cause.ENGINE_CHANGED, rule, message))
+            self._proof_answered = False
 
-    def _verdicts(self) -> list[Verdict]:
-        found = [self._proofs[rule] for rule in ("exact", "proof") if rule in self._proofs]
-        if self._lost:
-            found.append(
-                verdict(
-                    Cause.REFERENCE_UNAVAILABLE,
-                    "reference",
-                    f"The float reference is unavailable: {self._lost}.",
-                )
-            )
+    def _check(self, observation: Observation) -> None:
         if self._calibration is None:
-            return found
-        rules = ("noise", "disagreement")
-        found += [
-            verdict(Cause.ENGINE_CHANGED, rules[suspect], self._engine_message(suspect))
-            for suspect in self._named
-        ]
-        if self._raised[self._first_input :].any():
-            found.append(self._input_verdict())
-        elif self._raised[_ENGINE:].any():
-            taps = [tap.name for tap in self._calibration.taps]
-            raised = self._raised[_ENGINE : self._first_input]
-            names = ", ".join(name for name, on in zip(taps, raised, strict=True) if on)
-            found.append(
-                verdict(
-                    Cause.WORLD_CHANGED,
-                    "saturation",
-                    f"More activations than in the calibration are cut off, also by a healthy "
-                    f"engine: {names}.",
+            return
+        for name, given, wanted in (
+            ("taps", len(observation.saturation), len(self._calibration.taps)),
+            ("statistics", len(observation.statistics), len(self._calibration.inputs.statistics)),
+        ):
+            if given != wanted:
+                msg = (
+                    f"an observation of {given} {name}, but the calibration knows {wanted}; "
+                    "calibrate the model again"
                 )
-            )
-        else:
-            found += self._explained()
-        return found
-
-    def _explained(self) -> list[Verdict]:
-        """Blame the world for what the engine does not explain, where both have been looked at."""
-        return [
-            verdict(
-                Cause.WORLD_CHANGED,
-                ("noise", "disagreement")[suspect],
-                "Golden frames are answered as at first, and the inputs are under suspicion. "
-                + self._engine_message(suspect),
-            )
-            for suspect in range(_ENGINE)
-            if self._raised[suspect]
-            and suspect not in self._named
-            and self._world_suspect()
-            and not self._proofs
-            and self._golden_passed_at > self._evidence.risen_since(suspect)
-        ]
-
-    def _engine_message(self, suspect: int) -> str:
-        assert self._calibration is not None
-        if suspect == 0:
-            return (
-                f"Logits are {self._recent[0]:.3g} times the squared distance of a healthy engine "
-                "from the float reference."
-            )
-        return (
-            f"The first class differs from the float reference's in {self._recent[1]:.2%} of "
-            f"items, at most {self._calibration.disagreement.bound:.2%} in a healthy engine."
-        )
-
-    def _input_verdict(self) -> Verdict:
-        signature = self._diagnosis.signature
-        names = [
-            name
-            for name, on in zip(
-                self._names[self._first_input :], self._raised[self._first_input :], strict=True
-            )
-            if on
-        ]
-        off = f"Inputs are not those of the calibration: {', '.join(names)}"
-        if signature is None:
-            return verdict(Cause.WORLD_CHANGED, "inputs", f"{off}; no known fault looks like it.")
-        severity = f" (severity {signature.severity})" if signature.severity else ""
-        return verdict(
-            signature.cause,
-            "inputs",
-            f"{off}; like {signature.fault}{severity}, {self._diagnosis.probability:.0%} sure.",
-            signature.fault,
-        )
+                raise MonitoringError(msg)
 
     def _unwatched(self) -> tuple[str, ...]:
         missing = []
@@ -389,26 +195,7 @@ class DriftMonitor:
                 "one with `qpde calibrate`"
             )
         if self._bound is None:
-            missing.append(
-                "global bound: the bundle has no certificate with one; make one with `qpde certify`"
-            )
+            missing.append("global bound: the bundle has no certificate that states one")
         if self._lost:
-            missing.append(
-                f"everything but golden frames: the float reference is unavailable: {self._lost}"
-            )
+            missing.append(f"all but golden frames: the float reference is missing: {self._lost}")
         return tuple(missing)
-
-
-def _observables(calibration: Calibration | None) -> tuple[list[str], list[float]]:
-    """Return the names and the nulls of what the e-processes watch."""
-    if calibration is None:
-        return [], []
-    inputs = calibration.inputs.statistics
-    named = [
-        ("noise", calibration.noise.capped),
-        ("disagreement", calibration.disagreement),
-        *((f"saturation of {tap.name}", tap.share) for tap in calibration.taps),
-        *((f"{each.name} high", each.above) for each in inputs),
-        *((f"{each.name} low", each.below) for each in inputs),
-    ]
-    return [name for name, _ in named], [reference.bound for _, reference in named]

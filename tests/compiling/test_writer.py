@@ -9,11 +9,11 @@ import torch
 
 from qpde_perception.bundles import golden_of
 from qpde_perception.compiling.cpu_writer import cpu_graph
-from qpde_perception.compiling.parity import FLOAT_GRAPH, float_reference_of, reference_of
+from qpde_perception.compiling.parity import float_reference_of, reference_of
 from qpde_perception.compiling.writer import float_graph
 from qpde_perception.engines import CPU_ENGINES
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
-from qpde_perception.engines.registry import CPU_GRAPH, build_engine
+from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, build_engine
 from qpde_perception.learning.quantizers import WeightQuantizer, set_active
 from qpde_perception.learning.training import predict
 
