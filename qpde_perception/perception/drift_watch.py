@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from qpde_perception.monitoring import DriftReport, Observation, Verdict
     from qpde_perception.perception.classifier import Classifier
 
-_AGAIN_S = 5.0
-"""Between two rounds of golden frames that are asked for before their time."""
-
 
 @dataclass(frozen=True, slots=True)
 class DriftPolicy:
@@ -63,7 +60,8 @@ class DriftWatch:
         Args:
             bundle: The model.
             policy: How closely it is watched.
-            background: Whether the reference is asked in a thread of its own; see `Shadow`.
+            background: Whether the reference is asked in a thread of its own, else within
+                `between`; see `Shadow`.
             clock: Seconds, only forward.
 
         Raises:
@@ -74,7 +72,8 @@ class DriftWatch:
         self._global_bound = global_bound_of(bundle)
         self._engine: Engine | None = None
         self._telling = Lock()
-        self._asked_s = float("-inf")
+        self.told = 0
+        """How often there was news of the engine that serves."""
         self._lost = ""
         self._shadow: Shadow | None = None
         if policy.share > 0.0:
@@ -123,6 +122,8 @@ class DriftWatch:
     def between(self, classifier: Classifier) -> bool:
         """Ask the next golden frames where they are due; called between two frames.
 
+        Without a thread in the background, what was sampled is held against the reference first.
+
         Returns:
             Whether a round of golden frames is under way.
 
@@ -131,13 +132,13 @@ class DriftWatch:
         """
         if classifier.engine is not self._engine:
             self._begin(classifier.engine)
+        if self._shadow is not None:
+            self._shadow.catch_up()
         if classifier.engine.name == REFERENCE:
             return False  # the golden answers are those of the integers, from which it differs
         now_s = self._clock()
-        wanted = self._monitor.wants_golden and now_s - self._asked_s >= _AGAIN_S
-        answer = self._golden.step(classifier.infer, now_s, wanted=wanted)
+        answer = self._golden.step(classifier.infer, now_s, wanted=self._wanted)
         if answer is not None:
-            self._asked_s = now_s
             with self._judging():
                 self._monitor.golden(
                     identical=answer.identical,
@@ -151,6 +152,10 @@ class DriftWatch:
         """Take note that the engine failed."""
         with self._judging():
             self._monitor.fail(fault)
+
+    def ask_golden(self) -> None:
+        """Have the golden frames asked from the next `between` on."""
+        self._golden.begin()
 
     def renew(self) -> None:
         """Forget all suspicion, and ask the golden frames at once; their first answer stands.
@@ -184,7 +189,7 @@ class DriftWatch:
             self._golden.begin()
         with self._telling:
             self._engine, self._monitor = engine, monitor
-            self._worst = next(iter(monitor.report.causes), None)
+            self._keep()
 
     def _lose(self, why: str) -> None:
         with self._judging():
@@ -193,7 +198,13 @@ class DriftWatch:
 
     @contextmanager
     def _judging(self) -> Iterator[None]:
-        """Tell the monitor something, and keep what it says to it."""
+        """Tell the monitor something."""
         with self._telling:
             yield
-            self._worst = next(iter(self._monitor.report.causes), None)
+            self._keep()
+
+    def _keep(self) -> None:
+        """Have at hand what is asked every frame."""
+        self._worst = next(iter(self._monitor.report.causes), None)
+        self._wanted = self._monitor.wants_golden
+        self.told += 1

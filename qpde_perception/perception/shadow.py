@@ -70,8 +70,8 @@ class Shadow:
             share: Probability with which an item is chosen, 0 to 1.
             seed: Seed of the choice.
             background: Whether the reference is asked in a thread of its own, which skips items
-                where it cannot keep up; else in the caller's, so that equal items in equal order
-                give equal observations.
+                where it cannot keep up; else it is asked in `catch_up`, for every item, so that
+                equal items in equal order give equal observations.
         """
         self._reference, self._lose = reference, lose
         self.tell: Callable[[Observation], None] = _forget
@@ -110,9 +110,13 @@ class Shadow:
         for index in taken:
             pixels, answer = batch[index : index + 1].copy(), logits[index : index + 1].copy()
             item = _Item(pixels, answer, self.tell)
-            if self._thread is not None:
-                self._items.put(item)
-            else:
+            self._items.put(item)
+
+    def catch_up(self) -> None:
+        """Hold what waits against the reference, where no thread does."""
+        while self._thread is None and not self._items.empty():
+            item = self._items.get()
+            if item is not None:
                 self._observe(item)
 
     def close(self) -> None:
