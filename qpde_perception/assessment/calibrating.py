@@ -233,7 +233,8 @@ def _signatures(
 
 def _ranks(statistics: Array, quantiles: list[list[float]]) -> Array:
     columns = zip(statistics.T.tolist(), quantiles, strict=True)
-    return np.array([[rank(value, own) for value in column] for column, own in columns]).T
+    ranks = [[rank(value, own) for value in column] for column, own in columns]
+    return np.transpose(np.array(ranks, np.float64))
 
 
 def _scores(ranks: Array) -> Array:

@@ -61,7 +61,7 @@ class Suspicion:
         observables = [
             ("noise", calibration.noise.capped),
             ("disagreement", calibration.disagreement),
-            *((f"saturation of {tap.name}", tap.share) for tap in calibration.taps),
+            *((f"saturation of {tap.name}", tap.capped) for tap in calibration.taps),
             *((f"{each.name} high", each.above) for each in inputs),
             *((f"{each.name} low", each.below) for each in inputs),
         ]
@@ -106,6 +106,7 @@ class Suspicion:
     def add(self, observation: Observation) -> None:
         """Take one sampled item."""
         noise, statistics = self._calibration.noise, self._calibration.inputs.statistics
+        taps = zip(observation.saturation, self._calibration.taps, strict=True)
         ranks = [
             rank(value, each.quantiles)
             for value, each in zip(observation.statistics, statistics, strict=True)
@@ -116,7 +117,7 @@ class Suspicion:
             [
                 min(observation.squared_distance / noise.variance / noise.cap, 1.0),
                 float(observation.disagrees),
-                *observation.saturation,
+                *(min(share / tap.cap, 1.0) for share, tap in taps),
                 *ranks,
                 *(1 - each for each in ranks),
             ]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from qpde_perception.bundles import golden_of
 from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.parity import float_reference_of, reference_of
+from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
 from qpde_perception.compiling.writer import float_graph
 from qpde_perception.engines import CPU_ENGINES
-from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
+from qpde_perception.engines.onnxruntime import FloatReference, OnnxRuntimeEngine
 from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, build_engine
+from qpde_perception.engines.self_test import Observing
 from qpde_perception.learning.quantizers import WeightQuantizer, set_active
 from qpde_perception.learning.training import predict
 
@@ -152,10 +155,45 @@ def test_every_sum_stands_between_quantized_tensors(shipped_bundle):
         assert [makers[name] for name in node.input] == ["DequantizeLinear"] * 2
 
 
-@pytest.mark.parametrize("name", [CPU_GRAPH, FLOAT_GRAPH])
-def test_graphs_take_bytes_of_any_batch_and_name_their_output(tiny_bundle, name):
+@pytest.mark.parametrize(
+    ("name", "outputs"), [(CPU_GRAPH, ["logits"]), (FLOAT_GRAPH, ["logits", "saturation"])]
+)
+def test_graphs_take_bytes_of_any_batch_and_name_their_outputs(tiny_bundle, name, outputs):
     graph = onnx.load_from_string(tiny_bundle.read(name)).graph
     pixels = graph.input[0].type.tensor_type
     assert pixels.elem_type == onnx.TensorProto.UINT8
     assert [d.dim_value or d.dim_param for d in pixels.shape.dim] == ["n", 16, 16, 3]
-    assert [output.name for output in graph.output] == ["logits"]
+    assert [output.name for output in graph.output] == outputs
+
+
+def test_the_float_reference_tells_what_share_of_values_its_grids_would_cut_off(
+    tiny_bundle, images
+):
+    """Held against the values of the tapped tensors themselves."""
+    files = tiny_bundle.read(SPECIFICATION), tiny_bundle.read(WEIGHTS)
+    document = Specification.from_files(*files).document
+    model = onnx.load_from_string(tiny_bundle.read(FLOAT_GRAPH))
+    taps = golden_of(tiny_bundle).taps
+    values = [onnx.helper.make_empty_tensor_value_info(f"{tap}.values") for tap in taps]
+    model.graph.output.extend(values)
+    pixels = images(24, 16, seed=12)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    _, _, *tapped = session.run(None, {"pixels": pixels})
+    _, saturation = float_reference_of(tiny_bundle).observe(pixels)
+    for tap, real, share in zip(taps, tapped, saturation.T, strict=True):
+        grid = document.grids[tap]
+        codes = np.rint(real / grid.scale)
+        np.testing.assert_allclose(share, (codes >= grid.q_max).mean((1, 2, 3)), atol=1e-6)
+    assert (saturation.max(0) > 0).all()
+
+
+def test_a_reference_without_taps_gives_logits_alone(tiny_bundle, images):
+    reference = FloatReference(tiny_bundle.read(CPU_GRAPH), 1)
+    logits, saturation = reference.observe(images(3, 16, seed=13))
+    assert logits.shape == (3, 43)
+    assert saturation.shape == (3, 0)
+
+
+@pytest.mark.parametrize("name", CPU_ENGINES)
+def test_a_cpu_engine_tells_nothing_of_taps(tiny_bundle, name):
+    assert not isinstance(build_engine(tiny_bundle, name, threads=1), Observing)
