@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _BETS = 8
+_MEAN = np.full(_BETS, 1 / _BETS)
 # The largest bet leaves a tenth of the wealth when x is 0, and multiplies it by at most 8 when x is
 # 1: a rare event that comes twice in a row is not yet proof.
 _RISK = 0.9
@@ -96,7 +97,7 @@ class Evidence:
         height. It answers at once, but reaches any height in the end: good for a suspicion, not
         for a verdict.
         """
-        return np.asarray(self._runs.mean(1))
+        return np.asarray(self._runs @ _MEAN)
 
     def risen_since(self, stream: int) -> int:
         """Return the number of frames that were added before the best bet's last low."""
@@ -108,24 +109,25 @@ class Evidence:
         Args:
             x: Between 0 and 1, shape (n,). One that is not a number changes nothing.
         """
-        numbers = np.asarray(x, dtype=np.float64)
-        excess = np.clip(numbers, 0.0, 1.0) - self._means
-        excess[np.isnan(excess)] = 0.0
+        excess = np.minimum(np.maximum(x, 0.0), 1.0)
+        excess -= self._means
+        if math.isnan(excess.sum()):
+            excess[np.isnan(excess)] = 0.0
         gains = self._bets * excess[:, None]
         gains += 1.0
         self._frames += 1.0
-        aside = self._wealth * (math.log(2) / np.log(self._frames + 2))
+        aside = np.log(self._frames + 2.0)
+        np.divide(self._wealth * math.log(2), aside, out=aside)
         self._staked += (self._aside - aside)[:, None]
         self._staked *= gains
         self._aside = aside
-        self._values = self._staked.sum(1) / _BETS + aside
-        if self._values.max(initial=0.0) > self._cap:
-            # Also what is aside is far below the cap: it is part of at most the wealth before.
-            room = np.maximum(self._cap - aside, 0.0) / (self._values - aside + 1e-300)
-            self._staked *= np.minimum(room, 1.0)[:, None]
-            self._values = np.minimum(self._values, self._cap)
-        low = self._runs <= 1.0
-        self._begun[low] = self._count
+        self._values = self._staked @ _MEAN
+        self._values += aside
+        if (self._values > self._cap).any():
+            room = (self._cap - aside) / np.maximum(self._values - aside, self._cap - aside)
+            self._staked *= room[:, None]
+            np.minimum(self._values, self._cap, out=self._values)
+        np.copyto(self._begun, self._count, where=self._runs <= 1.0)
         np.maximum(self._runs, 1.0, out=self._runs)
         self._runs *= gains
         np.minimum(self._runs, self._cap, out=self._runs)
