@@ -8,7 +8,6 @@ import typer
 from rich.table import Table
 
 from qpde_perception.bags import open_drive
-from qpde_perception.bags.cameras import cameras_of
 from qpde_perception.bags.drift import ALPHA, DriveWatch
 from qpde_perception.bags.replay import Dropped, Published, replay
 from qpde_perception.bundles import find_model, load_bundle
@@ -22,6 +21,7 @@ from qpde_perception.cli.replay import (
     RegionsTopic,
     Start,
     Threads,
+    asked_cameras,
 )
 from qpde_perception.engines import open_engine
 from qpde_perception.monitoring import Accounting, Level
@@ -62,7 +62,7 @@ def command(
     bundle = load_bundle(find_model(model))
     watch = DriveWatch(bundle, share=share, alpha=alpha)
     with open_drive(drive) as opened:
-        cameras = cameras_of(opened.topics, camera or (), regions=regions)
+        cameras = asked_cameras(opened, camera, regions)
         chosen = open_engine(bundle, engine, threads=threads)
         try:
             classifiers = {
@@ -125,7 +125,7 @@ def _table(payload: dict[str, Any], watch: DriveWatch) -> Table:
             f"{verdict.remedy}",
         )
     if not course.episodes:
-        table.add_row("verdicts", "none")
+        table.add_row("changes", "none found")
     report = course.last
     assert report is not None  # the golden frames were asked, at least
     table.add_row("frames", f"{payload['frames']}, of which {report.observed} items were held")

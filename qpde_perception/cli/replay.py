@@ -104,15 +104,9 @@ def command(
         raise CommandError(msg)
     bundle = load_bundle(find_model(model))
     with open_drive(drive) as opened:
-        try:
-            cameras = cameras_of(opened.topics, camera or (), regions=regions)
-        except BagError:
-            for loss in opened.losses:
-                warn(loss)
-            raise
         job = _Job(
             drive=opened,
-            cameras=cameras,
+            cameras=asked_cameras(opened, camera, regions),
             bundle=bundle,
             engine=open_engine(bundle, engine, threads=threads),
             filter_name=filter_name,
@@ -130,6 +124,22 @@ def command(
     emit(as_json, summary.document(), lambda: _table(summary, job))
     if summary.interrupted:
         raise typer.Exit(_INTERRUPTED)
+
+
+def asked_cameras(
+    drive: Drive, topics: list[str] | None, regions: str | None
+) -> tuple[Camera, ...]:
+    """Return the cameras of a drive that were asked for.
+
+    Raises:
+        BagError: If a topic does not exist; what could not be read of the drive is told before.
+    """
+    try:
+        return cameras_of(drive.topics, topics or (), regions=regions)
+    except BagError:
+        for loss in drive.losses:
+            warn(loss)
+        raise
 
 
 @dataclass(slots=True)
