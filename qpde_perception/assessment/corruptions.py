@@ -127,7 +127,7 @@ CORRUPTIONS = {
 }
 DIRTY_LENS = Corruption(
     f"share of the picture that dirt of grey {DIRT:.0f} covers",
-    (0.1, 0.2, 0.35, 0.5, 0.7),
+    (0.15, 0.25, 0.4, 0.55, 0.7),
     _dirtied,
 )
 """Not one of the protocol's, and so not of `CORRUPTIONS`."""

@@ -1,15 +1,16 @@
 """Statistics of the network's input: what light, lens, sensor and preparation leave in it.
 
-Each is a cheap number per picture in which some fault shows; all are told apart by their pattern.
-The estimate of the noise is that of Immerkaer, "Fast noise variance estimation", CVIU 64 (1996);
-the dark channel that of He, Sun, Tang, "Single image haze removal using dark channel prior", CVPR
-2009.
+Each is a cheap number per picture in which some fault shows; faults differ in their pattern. Fine
+detail and colour noise are measured with the mask of Immerkaer, "Fast noise variance estimation",
+CVIU 64 (1996); the dark channel is that of He, Sun, Tang, "Single image haze removal using dark
+channel prior", CVPR 2009.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from qpde_perception.frames.errors import FrameError
@@ -21,41 +22,46 @@ if TYPE_CHECKING:
 
 STATISTICS = (
     "brightness",
+    "peak",
     "contrast",
     "dark channel",
     "colourfulness",
-    "red excess",
-    "blue excess",
+    "red over blue",
     "black share",
     "white share",
     "sharpness",
     "fine detail",
     "colour noise",
-    "repeated columns",
+    "repeated lines",
     "unevenness",
 )
 """Names of the statistics, in their order."""
 
-_BLOCK = 6
-"""Side of the blocks that the dark channel and the unevenness are measured in."""
-_TINY = 1e-3
+_PATCH = 6
+_SMALLEST = 12
+# Grey level, first less second channel, third less second.
+_PLANES = np.array([[0.25, 0.5, 0.25], [1, -1, 0], [0, -1, 1]], np.float32)
+_MASK = np.outer([1, -2, 1], [1, -2, 1]).astype(np.float32)
+_DARKEST = np.ones((_PATCH, _PATCH), np.uint8)
+_PEAK = 0.99
 
 
 def input_statistics(batch: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the statistics of pictures as the network gets them.
 
     - brightness: logarithm of the mean grey level;
+    - peak: logarithm of the grey level that one pixel in a hundred reaches;
     - contrast: logarithm of the standard deviation of grey over its mean;
-    - dark channel: mean of the least value of each block over the mean grey level;
-    - colourfulness: mean of the largest less the least channel over the mean grey level;
-    - red excess, blue excess: how far the first, the last channel is above both others, mean over
-      the mean grey level;
+    - dark channel: mean, over patches, of the least value of any channel, over the mean grey level;
+    - colourfulness: mean of the largest less the least channel, over the mean grey level;
+    - red over blue: logarithm of how much more first less second channel varies than third less
+      second;
     - black share, white share: of values that are 0, that are 255;
     - sharpness: logarithm of the mean step between neighbours over the standard deviation;
-    - fine detail: logarithm of what a Laplacian of the grey level leaves over the mean step;
-    - colour noise: logarithm of what it leaves of the difference of first and second channel;
-    - repeated columns: share of columns and rows that are the same as the one before;
-    - unevenness: standard deviation, over blocks, of the logarithm of the mean step.
+    - fine detail: logarithm of what the mask leaves of the grey level, over the mean step;
+    - colour noise: logarithm of what it leaves of first less second channel;
+    - repeated lines: share of rows and columns that are the same as the one before;
+    - unevenness: standard deviation, over patches, of the logarithm of the mean step.
 
     Args:
         batch: uint8, shape (n, height, width, 3), red first, at least 12 pixels a side.
@@ -66,62 +72,48 @@ def input_statistics(batch: NDArray[np.uint8]) -> NDArray[np.float64]:
     Raises:
         FrameError: If the batch has another form.
     """
-    if (
-        batch.dtype != np.uint8
-        or batch.ndim != 4
-        or batch.shape[3] != 3
-        or min(batch.shape[1:3]) < 2 * _BLOCK
-    ):
+    plain = batch.dtype == np.uint8 and batch.ndim == 4 and batch.shape[3] == 3
+    if not plain or min(batch.shape[1:3]) < _SMALLEST:
         msg = (
-            f"statistics need uint8 (n, height, width, 3) of at least {2 * _BLOCK} pixels a side, "
+            f"statistics need uint8 (n, height, width, 3) of at least {_SMALLEST} pixels a side, "
             f"not {batch.dtype}{batch.shape}"
         )
         raise FrameError(msg)
-    n = len(batch)
-    # Planes lie together in memory: everything below runs along rows.
-    red, green, blue = np.ascontiguousarray(batch.transpose(3, 0, 1, 2))
-    largest, least = np.maximum(red, green), np.minimum(red, green)
-    red_excess = _mean(np.maximum(red, np.maximum(green, blue)) - np.maximum(green, blue))
-    blue_excess = _mean(np.maximum(largest, blue) - largest)
-    largest, least = np.maximum(largest, blue), np.minimum(least, blue)
-    grey = np.asarray(green, np.int16)
-    grey = 2 * grey + red + blue  # four times the grey level
-    level = _mean(grey) / 4 + 1
-    deviation = grey.reshape(n, -1).std(1, dtype=np.float32) / 4
-    down, right = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=2))
-    step = (_mean(down) + _mean(right)) / 8
-    blocks = _blocks(down[:, :, :-1] + right[:, :-1]).mean((2, 4), dtype=np.float32) / 8
-    values = (
+    statistics = np.empty((len(batch), len(STATISTICS)))
+    for row, picture in zip(statistics, batch, strict=True):
+        row[:] = _of_one(np.ascontiguousarray(picture))
+    return statistics
+
+
+def _of_one(picture: NDArray[np.uint8]) -> tuple[float, ...]:
+    # OpenCV, for NumPy takes four times as long on a picture of this size.
+    planes = cv2.transform(picture.astype(np.float32), _PLANES)
+    means, deviations = cv2.meanStdDev(planes)
+    level, deviation = float(means[0, 0]) + 1, float(deviations[0, 0])
+    grey = np.ascontiguousarray(planes[..., 0])
+    red, green, blue = cv2.split(picture)
+    largest, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    dark = cv2.mean(cv2.erode(least, _DARKEST))[0]
+    down, right = cv2.absdiff(grey[1:], grey[:-1]), cv2.absdiff(grey[:, 1:], grey[:, :-1])
+    step = (cv2.mean(down)[0] + cv2.mean(right)[0]) / 2
+    detail = cv2.mean(np.abs(cv2.filter2D(planes, -1, _MASK)[1:-1, 1:-1]))
+    height, width = grey.shape
+    patches = (width // _PATCH, height // _PATCH)
+    local = cv2.resize(cv2.add(down[:, 1:], right[1:]), patches, interpolation=cv2.INTER_AREA)
+    lines = cv2.reduce(down, 1, cv2.REDUCE_MAX), cv2.reduce(right, 0, cv2.REDUCE_MAX)
+    place = int(_PEAK * grey.size)
+    return (
         np.log(level),
-        np.log(deviation / level + _TINY),
-        _blocks(least).min((2, 4)).mean((1, 2)) / level,
-        _mean(largest - least) / level,
-        red_excess / level,
-        blue_excess / level,
-        _mean(batch == 0),
-        _mean(batch == np.uint8(255)),
-        np.log((step + _TINY) / (deviation + 1)),
-        np.log((_mean(np.abs(_laplacian(grey))) / 4 + _TINY) / (step + 1)),
-        np.log(_mean(np.abs(_laplacian(np.asarray(red, np.int16) - green))) + _TINY),
-        (_mean(~down.any(2)) + _mean(~right.any(1))) / 2,
-        np.log(blocks + 1).std((1, 2)),
+        np.log(np.partition(grey.reshape(-1), place)[place] + 1),
+        np.log(deviation / level + 1e-3),
+        dark / level,
+        (cv2.mean(largest)[0] - cv2.mean(least)[0]) / level,
+        np.log((float(deviations[1, 0]) + 0.5) / (float(deviations[2, 0]) + 0.5)),
+        1 - np.count_nonzero(picture) / picture.size,
+        1 - np.count_nonzero(cv2.bitwise_not(picture)) / picture.size,
+        np.log((step + 1e-3) / (deviation + 1)),
+        np.log((detail[0] + 1e-3) / (step + 1)),
+        np.log(detail[1] + 1e-3),
+        sum(1 - np.count_nonzero(each) / each.size for each in lines) / 2,
+        float(cv2.meanStdDev(cv2.log(local + 1))[1][0, 0]),
     )
-    return np.stack(values, 1).astype(np.float64)
-
-
-def _mean(values: Array) -> Array:
-    return np.asarray(values.reshape(len(values), -1).mean(1, dtype=np.float32))
-
-
-def _laplacian(plane: Array) -> Array:
-    """Apply Immerkaer's mask, the difference of two Laplacians, to (n, height, width)."""
-    rows = plane[:, :-2] - 2 * plane[:, 1:-1] + plane[:, 2:]
-    return np.asarray(rows[..., :-2] - 2 * rows[..., 1:-1] + rows[..., 2:])
-
-
-def _blocks(plane: Array) -> Array:
-    """Cut (n, height, width) into whole blocks: (n, rows, _BLOCK, columns, _BLOCK)."""
-    n, height, width = plane.shape
-    rows, columns = height // _BLOCK, width // _BLOCK
-    cut = plane[:, : rows * _BLOCK, : columns * _BLOCK]
-    return cut.reshape(n, rows, _BLOCK, columns, _BLOCK)
