@@ -22,7 +22,7 @@ from qpde_perception.monitoring import (
     UpstreamLosses,
 )
 from qpde_perception.perception.matching import RegionMatcher
-from ros2_nodes.messages import Milliseconds, milliseconds
+from ros2_nodes.messages import Number, number
 from ros2_nodes.worker import Job, Loss
 
 try:
@@ -112,7 +112,7 @@ class Camera:
         self._raw = self._publisher(kind, f"output/{output}_raw")
         self._overlay = self._publisher(Image, "output/annotations")
         names = ("processing_time", "cyclic_time", "pipeline_latency", *_STAGES)
-        self._debug = {each: self._publisher(Milliseconds, f"debug/{each}_ms") for each in names}
+        self._debug = {each: self._publisher(Number, f"debug/{each}_ms") for each in names}
 
     def listen(self) -> None:
         """Subscribe to the images, and to the boxes where these are asked for."""
@@ -218,7 +218,7 @@ class Camera:
         stamp = now.to_msg()
         for name, value in times_ms.items():
             if self._debug[name].get_subscription_count():
-                self._debug[name].publish(milliseconds(stamp, value))
+                self._debug[name].publish(number(stamp, value))
         if self._overlay.get_subscription_count():
             self._overlay.publish(self._writer.overlay(job.header, job.frame, perception))
 

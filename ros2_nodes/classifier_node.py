@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import traceback
+from contextlib import suppress
 from functools import wraps
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from qpde_perception.frames import keep_memory
 from qpde_perception.perception import Classifier
 from ros2_nodes.camera import Camera
 from ros2_nodes.declarations import ConfiguredParameters, DeclarationError
+from ros2_nodes.drift import Drift
 from ros2_nodes.executor import NodeExecutor
 from ros2_nodes.health import Traffic, engine_status
 from ros2_nodes.messages import ResultWriter, diagnostics, label_info, vision_info
@@ -97,6 +99,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._traffic: Traffic | None = None
         self._worker: Worker | None = None
         self._line: EngineLine | None = None
+        self._drift: Drift | None = None
         self._busy = self._fault = ""
         self._declared = ConfiguredParameters(
             self, DECLARATIONS, lambda: bool(self._line or self._busy)
@@ -148,8 +151,9 @@ class ClassifierNode(LifecycleNodeMixin, Node):
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
-        settings, line = self._settings, self._line
+        settings, line, drift = self._settings, self._line, self._drift
         assert line is not None
+        assert drift is not None
         engine = line.engine or line.restart()
         if engine is None:
             self.get_logger().error(line.why_none)
@@ -158,7 +162,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._by_name = {camera.name: camera for camera in self._cameras}
         self._traffic = Traffic(self._cameras, settings)
         classifiers = {
-            camera.name: Classifier(self._bundle, engine, settings.new_filter())
+            camera.name: Classifier(self._bundle, engine, settings.new_filter(), drift.observe)
             for camera in self._cameras
         }
         self._worker = Worker(
@@ -168,7 +172,9 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             admit=self._admit,
             report=self._warn,
             decoders=settings.decoders,
+            watch=drift,
         )
+        drift.start()
         self._worker.start(settings["priority"])
         interval_s = settings["diagnostics.validation_callback_interval_ms"] / 1e3
         self._watching = self._every(interval_s, self._publish_watchdog)
@@ -230,6 +236,9 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         for publisher in self._latched:
             self.destroy_publisher(publisher)
         self._latched = []
+        if self._drift is not None:
+            self._drift.close()
+            self._drift = None
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -248,6 +257,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             raise EngineError(self._line.why_none)
         for refusal in self._line.refusals.values():
             self.get_logger().warning(f"passed over: {refusal}")
+        self._drift = Drift(self, bundle, settings, self._deactivate)
         return engine
 
     def _announce(self, bundle: Bundle) -> None:
@@ -299,6 +309,16 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             return
         camera.publish(job, outcome)
 
+    def _deactivate(self) -> None:
+        """Deactivate as soon as no other transition is under way; from any thread."""
+        executor = self.executor
+        assert isinstance(executor, NodeExecutor)
+        executor.do_apart(self._deactivate_now)
+
+    def _deactivate_now(self) -> None:
+        with suppress(rclpy_implementation.RCLError):  # it is no longer active
+            self.trigger_deactivate()
+
     def _warn(self, text: str) -> None:
         self.get_logger().warning(text)
 
@@ -316,12 +336,15 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         # A timer's and a transition's must not overtake each other.
         with self._telling:
             self._tell(self._tasks())
+            if self._drift is not None:
+                self._drift.publish()
 
     def _tasks(self) -> list[TaskStatus]:
         model = self._bundle.manifest.name if self._line else self._model
         engine = engine_status(self._line, model, waiting=self._busy, fault=self._fault)
-        traffic = self._traffic
-        return [engine, *(traffic.tasks() if traffic else ())]
+        traffic, drift = self._traffic, self._drift
+        watched = [drift.task()] if drift else []
+        return [engine, *watched, *(traffic.tasks() if traffic else ())]
 
     @property
     def _model(self) -> str:

@@ -18,7 +18,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rclpy.node import Node
 
@@ -55,6 +55,10 @@ class NodeExecutor(Executor):
         else:
             self._run(handler)
 
+    def do_apart(self, work: Callable[[], None]) -> None:
+        """Have something done that may take long, after what is being done apart."""
+        self._long.submit(self._logged, work)
+
     @contextmanager
     def serving(self, node: Node) -> Iterator[None]:
         """Serve the callbacks of a node while the block runs, and finish what has begun."""
@@ -68,11 +72,15 @@ class NodeExecutor(Executor):
             spinning.join()
             self._long.shutdown()
 
-    @staticmethod
-    def _run(handler: Any) -> None:
+    @classmethod
+    def _run(cls, handler: Any) -> None:
         handler()
+        cls._logged(handler.result)
+
+    @staticmethod
+    def _logged(work: Callable[[], Any]) -> None:
         try:
-            handler.result()
+            work()
         except rclpy_implementation.InvalidHandle:
             pass
         except Exception:  # noqa: BLE001  (whatever a callback raised)

@@ -25,9 +25,9 @@ from qpde_perception.perception.drawing import draw
 try:
     from autoware_internal_debug_msgs.msg import Float64Stamped
 
-    Milliseconds: Any = Float64Stamped
+    Number: Any = Float64Stamped
 except ImportError:
-    Milliseconds = Float64
+    Number = Float64
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,11 +126,11 @@ def vision_info(stamp: Time, method: str, parameter: str) -> Any:
     )
 
 
-def milliseconds(stamp: Time, value: float) -> Any:
-    """Return a duration as Autoware's stamped number where that package is, else as a number."""
-    if Milliseconds is Float64:
+def number(stamp: Time, value: float) -> Any:
+    """Return a value as Autoware's stamped number where that package is, else as a number."""
+    if Number is Float64:
         return Float64(data=value)
-    return Milliseconds(stamp=stamp, data=value)
+    return Number(stamp=stamp, data=value)
 
 
 def diagnostics(stamp: Time, name: str, tasks: Sequence[TaskStatus]) -> Any:

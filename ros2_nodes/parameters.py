@@ -15,6 +15,8 @@ from ros2_nodes.declarations import Declaration, DeclarationError
 if TYPE_CHECKING:
     from qpde_perception.perception import TemporalFilter
 
+ACTIONS = ("warn", "reference", "deactivate")
+"""Values of drift.action."""
 _NS_PER_MS = 1e6
 
 DECLARATIONS = (
@@ -165,6 +167,34 @@ DECLARATIONS = (
         "diagnostic_updater.use_fqn",
         False,
         "Name the tasks on /diagnostics by the node's full name.",
+    ),
+    Declaration(
+        "drift.share",
+        0.01,
+        "Share of the classified items that are held against the float reference; 0 for none.",
+        minimum=0.0,
+        maximum=1.0,
+    ),
+    Declaration(
+        "drift.golden_period_s",
+        120.0,
+        "How often the engine is asked the golden frames, between two frames, s; 0 for once.",
+        minimum=0.0,
+        maximum=86_400.0,
+    ),
+    Declaration(
+        "drift.alpha",
+        0.001,
+        "Probability of ever a false verdict on evidence while one engine serves.",
+        minimum=1e-9,
+        maximum=0.5,
+    ),
+    Declaration(
+        "drift.action",
+        "warn",
+        "What follows a verdict that is an ERROR, beside the warning: nothing, the float reference "
+        "in place of a changed engine, or the node's deactivation.",
+        choices=ACTIONS,
     ),
     Declaration("freeze_gc", True, "Take what exists out of garbage collection while active."),
     Declaration(

@@ -8,9 +8,17 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from qpde_perception.engines import Building, EngineError, choose_engine
+from qpde_perception.bundles import BundleError
+from qpde_perception.engines import (
+    REFERENCE,
+    Building,
+    EngineError,
+    OpenedEngine,
+    choose_engine,
+    open_reference,
+)
 from qpde_perception.frames import FrameError
 from qpde_perception.monitoring import DropReason
 from qpde_perception.perception import Mailbox, Request, classify_together
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qpde_perception.bundles import Bundle
-    from qpde_perception.engines import Engine, OpenedEngine
+    from qpde_perception.engines import Engine
     from qpde_perception.frames import CameraFrame, Regions
     from qpde_perception.perception import Classifier, Perception
 
@@ -44,6 +52,26 @@ class Loss:
 
     reason: DropReason
     fault: str
+
+
+class Watch(Protocol):
+    """Whoever watches the engine, in the worker's thread."""
+
+    def between(self, classifier: Classifier) -> bool:
+        """Do something with the engine between two frames; whether there is more to do.
+
+        Raises:
+            EngineError: If the engine fails.
+        """
+        ...
+
+    def fail(self, fault: str) -> None:
+        """Take note that the engine failed."""
+        ...
+
+    def objection(self) -> str:
+        """Say why the float reference should serve instead, once; empty where it should not."""
+        ...
 
 
 class EngineLine:
@@ -107,6 +135,25 @@ class EngineLine:
         self.refusals[name] = fault
         return fault
 
+    def stand_in(self, why: str) -> Engine:
+        """Put the float reference in the place of the serving engine, and return it.
+
+        Args:
+            why: What is wrong with the engine.
+
+        Raises:
+            BundleError: If the model has no float reference; the engine then goes on.
+            EngineError: If it cannot be opened; the engine then goes on.
+        """
+        started = time.perf_counter()
+        reference = open_reference(self._bundle, threads=self._threads)
+        assert self.engine is not None
+        name, build_ms = self.engine.name, (time.perf_counter() - started) * 1e3
+        self.close()
+        self.refusals[name] = why
+        self.opened = OpenedEngine(reference, "none", f"it stands in for {name}", build_ms)
+        return reference
+
     def restart(self) -> Engine | None:
         """Try all engines again, from the first."""
         self._left = list(self._names)
@@ -132,6 +179,7 @@ class Worker:
         admit: Callable[[Job], str | None],
         report: Callable[[str], None],
         decoders: int = 1,
+        watch: Watch | None = None,
     ) -> None:
         """Prepare; `start` starts the thread.
 
@@ -142,9 +190,11 @@ class Worker:
             admit: Says of a frame, as its turn comes, why it is too old, or None.
             report: Gets lines for the log.
             decoders: Number of threads that decode; 1 for the worker's own.
+            watch: Who watches the engine, if anybody does.
         """
         self._line, self._classifiers = line, classifiers
         self._receiver, self._admit, self._report = deliver, admit, report
+        self._watch = watch
         self._pool = ThreadPoolExecutor(decoders, "decoder") if decoders > 1 else None
         self._mailbox: Mailbox[Job] = Mailbox()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
@@ -182,8 +232,11 @@ class Worker:
                 self._report(
                     f"priority {self._priority}: {error}; give the user an rtprio limit, or set 0"
                 )
+        while self._between():
+            pass
+        # Nothing holds the frames that are done while the next ones are awaited.
         while self._work(self._mailbox.take()):
-            pass  # and nothing holds the frames that are done while the next ones are awaited
+            self._between()
 
     def _work(self, jobs: dict[str, Job]) -> bool:
         """See that each frame ends in one way; False where there are none any more."""
@@ -210,10 +263,7 @@ class Worker:
             try:
                 outcomes = classify_together(requests, self._pool)
             except EngineError as error:
-                fault = self._line.fail(error)
-                self._report(fault)
-                self._adopt(self._line.advance())
-                self._tried_s = time.monotonic()
+                fault = self._replace(error)
                 continue
             except Exception as error:  # noqa: BLE001  (a fault of ours: the next frame may be fine)
                 fault = repr(error)
@@ -233,6 +283,35 @@ class Worker:
             self._receiver(job, outcome)
         except Exception:  # noqa: BLE001  (without this thread there are no more results)
             self._report(traceback.format_exc())
+
+    def _between(self) -> bool:
+        """Let the engine be looked at; whether there is more to do before the next frame."""
+        if self._watch is None or self._line.engine is None:
+            return False
+        try:
+            more = self._watch.between(next(iter(self._classifiers.values())))
+        except EngineError as error:
+            self._replace(error)
+            return True
+        except Exception:  # noqa: BLE001  (a fault of ours must not end the road)
+            self._report(traceback.format_exc())
+            return False
+        if why := self._watch.objection():
+            try:
+                self._adopt(self._line.stand_in(why))
+            except (BundleError, EngineError) as error:
+                self._report(f"{REFERENCE} cannot stand in: {error}")
+        return more
+
+    def _replace(self, error: EngineError) -> str:
+        """Go on with the next engine, since this one failed; return why it did."""
+        fault = self._line.fail(error)
+        self._report(fault)
+        if self._watch is not None:
+            self._watch.fail(fault)
+        self._adopt(self._line.advance())
+        self._tried_s = time.monotonic()
+        return fault
 
     def _adopt(self, engine: Engine | None) -> None:
         if engine is None:

@@ -15,7 +15,7 @@ FLOORS: dict[str, set[str]] = {
     "frames": set(),
     "engines": {"frames", "bundles"},
     "bundles": {"frames"},
-    "perception": {"frames", "engines", "bundles"},
+    "perception": {"frames", "engines", "bundles", "monitoring"},
     "monitoring": {"bundles"},
     "bags": {"frames", "engines", "bundles", "perception", "monitoring"},
     "reports": {"frames", "engines", "bundles", "perception", "monitoring"},

@@ -13,13 +13,14 @@ from qpde_perception.bags.writer import McapWriter
 from qpde_perception.frames import Regions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
 
     from qpde_perception.bags.cameras import Camera
-    from qpde_perception.monitoring import Accounting
+    from qpde_perception.monitoring import Accounting, TaskStatus
     from qpde_perception.perception import Perception, RegionResult
 
 _DIAGNOSTICS_NS = 1_000_000_000
@@ -31,23 +32,31 @@ _FONT_SIZE = 18.0
 class PerceptionBag:
     """`perception.mcap`: per camera the images, `classification`, `annotations`, `label_info`.
 
-    Once a second of the drive the accounting of each camera goes to `/diagnostics`.
+    Once a second of the drive the accounting of each camera goes to `/diagnostics`, and what other
+    tasks say.
     """
 
-    def __init__(self, path: Path, labels: tuple[str, ...], accounting: Accounting) -> None:
+    def __init__(
+        self,
+        path: Path,
+        labels: tuple[str, ...],
+        accounting: Accounting,
+        tasks: Callable[[], Sequence[TaskStatus]] = tuple,
+    ) -> None:
         """Open the file.
 
         Args:
             path: The file; one that is there is replaced.
             labels: Names of the classes.
             accounting: Counts of the replay, read once a second.
+            tasks: Returns what else there is to say on `/diagnostics`.
 
         Raises:
             BagError: If the file cannot be written.
         """
         self._writer = McapWriter(path)
         self._labels = labels
-        self._accounting = accounting
+        self._accounting, self._tasks = accounting, tasks
         self._announced: set[Camera] = set()
         self._next_diagnostics_ns: int | None = None
 
@@ -83,7 +92,8 @@ class PerceptionBag:
             self._writer.write(f"{camera.namespace}/annotations", overlay, now_ns)
         if self._next_diagnostics_ns is None or now_ns >= self._next_diagnostics_ns:
             self._next_diagnostics_ns = now_ns + _DIAGNOSTICS_NS
-            self._writer.write("/diagnostics", _diagnostics(self._accounting, now_ns), now_ns)
+            said = _diagnostics(self._accounting, self._tasks(), now_ns)
+            self._writer.write("/diagnostics", said, now_ns)
 
 
 def _classification(camera: Camera, perception: Perception) -> Any:
@@ -166,7 +176,7 @@ def _label_info(perception: Perception, labels: tuple[str, ...]) -> Any:
     )
 
 
-def _diagnostics(accounting: Accounting, now_ns: int) -> Any:
+def _diagnostics(accounting: Accounting, tasks: Sequence[TaskStatus], now_ns: int) -> Any:
     types = typestore().types
     status, key_value = (
         types["diagnostic_msgs/msg/DiagnosticStatus"],
@@ -186,6 +196,16 @@ def _diagnostics(accounting: Accounting, now_ns: int) -> Any:
                 values=[key_value(key=key, value=str(value)) for key, value in values.items()],
             )
         )
+    statuses += [
+        status(
+            level=int(task.level),
+            name=f"qpde replay: {task.name}",
+            message=task.message,
+            hardware_id="qpde replay",
+            values=[key_value(key=key, value=value) for key, value in task.values.items()],
+        )
+        for task in tasks
+    ]
     return types["diagnostic_msgs/msg/DiagnosticArray"](
         header=header_of(now_ns, ""), status=statuses
     )

@@ -13,6 +13,7 @@ from qpde_perception.bundles.calibration import (
     TapReference,
     calibration_of,
 )
+from qpde_perception.bundles.certificate import CERTIFICATE, global_bound_of
 from qpde_perception.bundles.errors import BundleError
 from qpde_perception.bundles.golden import (
     GOLDEN,
@@ -26,6 +27,7 @@ from qpde_perception.bundles.shelf import DEFAULT_MODEL, find_model, list_models
 
 __all__ = [
     "CALIBRATION",
+    "CERTIFICATE",
     "DEFAULT_MODEL",
     "FORMAT_VERSION",
     "GOLDEN",
@@ -47,6 +49,7 @@ __all__ = [
     "TapReference",
     "calibration_of",
     "find_model",
+    "global_bound_of",
     "golden_of",
     "list_models",
     "load_bundle",

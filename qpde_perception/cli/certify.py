@@ -10,13 +10,13 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from qpde_perception.bundles import Bundle, find_model, golden_of, load_bundle
+from qpde_perception.bundles import CERTIFICATE, Bundle, find_model, golden_of, load_bundle
 from qpde_perception.cli.data import read
 from qpde_perception.cli.errors import CommandError
 from qpde_perception.cli.evaluate import run
 from qpde_perception.cli.frame import Json, emit, progress
 from qpde_perception.compiling.card import with_certificate
-from qpde_perception.compiling.certificate import CERTIFICATE, IMAGES, Certificate, certify
+from qpde_perception.compiling.certificate import IMAGES, Certificate, certify
 from qpde_perception.compiling.packing import CARD, write_bundle
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
 from qpde_perception.engines import engine_status

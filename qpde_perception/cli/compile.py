@@ -11,14 +11,13 @@ from rich.table import Table
 
 from qpde_perception.bags import camera_frame, labels_of, open_drive, regions_of
 from qpde_perception.bags.cameras import cameras_of
-from qpde_perception.bundles import Accuracy, Bundle
+from qpde_perception.bundles import CERTIFICATE, Accuracy, Bundle
 from qpde_perception.cli.certify import certified
 from qpde_perception.cli.data import read
 from qpde_perception.cli.errors import CommandError
 from qpde_perception.cli.evaluate import run
 from qpde_perception.cli.frame import Json, emit
 from qpde_perception.compiling.card import with_certificate, write_card
-from qpde_perception.compiling.certificate import CERTIFICATE
 from qpde_perception.compiling.evaluation import evaluate
 from qpde_perception.compiling.folding import fold
 from qpde_perception.compiling.packing import CARD, assemble, write_bundle

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from qpde_perception.bags import BagError, open_drive
 from qpde_perception.bags.cameras import Camera, cameras_of
+from qpde_perception.bags.drift import DriveWatch
 from qpde_perception.bags.overlay import PerceptionBag
 from qpde_perception.bags.replay import Dropped, Published, Truth, replay
 from qpde_perception.bags.results import ResultFiles, claim_folder, write_text
@@ -27,6 +28,7 @@ from qpde_perception.monitoring import Accounting, LatencyRecorder
 from qpde_perception.perception import Classifier, ExponentialFilter, NoFilter, TemporalFilter
 from qpde_perception.reports import ReplayReport, SampleFrames, Summary
 from qpde_perception.reports.accuracy import UNKNOWN
+from qpde_perception.reports.drift import drift_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +67,12 @@ Duration = Annotated[float | None, typer.Option(min=0.0, help="How much to repla
 Filter = Annotated[
     Literal["exponential", "none"], typer.Option("--filter", help="Filter over time.")
 ]
+DriftShare = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="Share of the items held against the float reference; 0: none."
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: it decides.")]
 
 
@@ -80,6 +88,7 @@ def command(
     duration: Duration = None,
     filter_name: Filter = "exponential",
     threads: Threads = 1,
+    drift_share: DriftShare = 0.1,
     as_json: Json = False,
 ) -> None:
     """Classify the camera frames of a recorded drive.
@@ -95,19 +104,14 @@ def command(
         raise CommandError(msg)
     bundle = load_bundle(find_model(model))
     with open_drive(drive) as opened:
-        try:
-            cameras = cameras_of(opened.topics, camera or (), regions=regions)
-        except BagError:
-            for loss in opened.losses:
-                warn(loss)
-            raise
         job = _Job(
             drive=opened,
-            cameras=cameras,
+            cameras=asked_cameras(opened, camera, regions),
             bundle=bundle,
             engine=open_engine(bundle, engine, threads=threads),
             filter_name=filter_name,
             out=out,
+            watch=DriveWatch(bundle, share=drift_share),
         )
         with _interruptible() as wish:
             try:
@@ -117,9 +121,25 @@ def command(
                 job.engine.close()
             summary = job.finish(str(drive))
     _warn(summary, job)
-    emit(as_json, summary.document(), lambda: _table(summary, out))
+    emit(as_json, summary.document(), lambda: _table(summary, job))
     if summary.interrupted:
         raise typer.Exit(_INTERRUPTED)
+
+
+def asked_cameras(
+    drive: Drive, topics: list[str] | None, regions: str | None
+) -> tuple[Camera, ...]:
+    """Return the cameras of a drive that were asked for.
+
+    Raises:
+        BagError: If a topic does not exist; what could not be read of the drive is told before.
+    """
+    try:
+        return cameras_of(drive.topics, topics or (), regions=regions)
+    except BagError:
+        for loss in drive.losses:
+            warn(loss)
+        raise
 
 
 @dataclass(slots=True)
@@ -132,6 +152,7 @@ class _Job:
     engine: Engine
     filter_name: Literal["exponential", "none"]
     out: Path
+    watch: DriveWatch
     accounting: Accounting = field(default_factory=Accounting)
     latency: LatencyRecorder = field(default_factory=LatencyRecorder)
     faults: list[str] = field(default_factory=list)
@@ -154,13 +175,18 @@ class _Job:
         """Replay the drive into the folder, until its end or the wish to stop."""
         labels = self.bundle.manifest.labels
         classifiers = {
-            camera: Classifier(self.bundle, self.engine, self._filter()) for camera in self.cameras
+            camera: Classifier(self.bundle, self.engine, self._filter(), self.watch.observe)
+            for camera in self.cameras
         }
+        some = next(iter(classifiers.values()))
+        self.watch.begin(some)
         whole = start_s == 0.0 and duration_s is None
         started = time.perf_counter()
         with (
             ResultFiles(self.out) as files,
-            PerceptionBag(self.out / "perception.mcap", labels, self.accounting) as bag,
+            PerceptionBag(
+                self.out / "perception.mcap", labels, self.accounting, lambda: [self.watch.task()]
+            ) as bag,
             progress() as bar,
         ):
             task = bar.add_task("replay", total=self.frames if whole else None)
@@ -175,19 +201,22 @@ class _Job:
                 if isinstance(outcome, Truth):
                     self._take_truth(outcome)
                     continue
+                self.watch.after(outcome, some)
                 files.add(outcome)
                 bag.add(outcome)
                 self._take(outcome)
                 bar.advance(task)
             self.interrupted = wish.requested
             self.results_sha256 = files.results_sha256
+            self.watch.end(some)
         self.seconds = time.perf_counter() - started
 
     def finish(self, drive: str) -> Summary:
         """Write the summary and the report."""
         summary = self._summary(drive)
         write_text(self.out / "summary.json", json_text(summary.document(), indent=2) + "\n")
-        write_text(self.out / "report.html", self.report.html(summary, self.samples.samples))
+        html = self.report.html(summary, self.samples.samples, self.watch.course)
+        write_text(self.out / "report.html", html)
         return summary
 
     def _filter(self) -> TemporalFilter:
@@ -240,6 +269,7 @@ class _Job:
             unknown_mean_probability=score.unknown_mean_probability,
             unmatched_objects=score.unmatched,
             stages=self.latency.quantiles(),
+            drift=self.watch.document(),
             results_sha256=self.results_sha256,
             losses=tuple(self.drive.losses),
             interrupted=self.interrupted,
@@ -283,6 +313,9 @@ def _warn(summary: Summary, job: _Job) -> None:
         warn(f"dropped: {more} more, listed in dropped.jsonl")
     if not summary.received and not summary.interrupted:
         warn(f"no frame of {', '.join(summary.cameras)} lies in the part that was replayed")
+    for episode in job.watch.course.episodes:
+        verdict = episode.verdict
+        warn(f"{verdict.cause.value} at {episode.begin_s:.1f} s: {verdict.message}")
     if summary.published and not summary.objects:
         topics = ", ".join(str(camera.regions_topic) for camera in job.cameras)
         warn(f"no frame has regions: no boxes on {topics} have the stamp of an image")
@@ -290,7 +323,8 @@ def _warn(summary: Summary, job: _Job) -> None:
         warn(f"{summary.rejected_regions} regions had no part in their frame")
 
 
-def _table(summary: Summary, out: Path) -> Table:
+def _table(summary: Summary, job: _Job) -> Table:
+    out = job.out
     table = Table(show_header=False, title=f"{summary.model} on {summary.engine}")
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary.dropped.items())
     table.add_row("frames in", f"{summary.received}")
@@ -306,5 +340,6 @@ def _table(summary: Summary, out: Path) -> Table:
     if summary.unknown_mean_probability is not None:
         confidence = f"mean probability {summary.unknown_mean_probability:.1%}"
         table.add_row("unknown to the model", f"{summary.unknown_objects} objects, {confidence}")
+    table.add_row("drift", drift_words(job.watch.course))
     table.add_row("results", f"{out}/ (open {out / 'report.html'})")
     return table

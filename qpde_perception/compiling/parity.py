@@ -10,8 +10,8 @@ import numpy as np
 from qpde_perception.bundles import MAX_OVER_NOISE, MAX_RMS_OVER_NOISE
 from qpde_perception.compiling.reference import IntegerReference
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
-from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine, UnroundedReference
-from qpde_perception.engines.registry import FLOAT_GRAPH, UNROUNDED_GRAPH
+from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
+from qpde_perception.engines.registry import FLOAT_GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,11 +82,6 @@ def reference_of(bundle: Bundle) -> IntegerReference:
 def float_reference_of(bundle: Bundle) -> Engine:
     """Return the network with the deployed integer weights and unquantized activations."""
     return OnnxRuntimeEngine(bundle.read(FLOAT_GRAPH), threads=0)
-
-
-def unrounded_reference_of(bundle: Bundle) -> UnroundedReference:
-    """Return the network with activations that are clipped as deployed, but not rounded."""
-    return UnroundedReference(bundle.read(UNROUNDED_GRAPH), threads=0)
 
 
 def in_batches(

@@ -3,6 +3,7 @@
 from qpde_perception.engines.building import Building
 from qpde_perception.engines.engine import Engine
 from qpde_perception.engines.errors import EngineError
+from qpde_perception.engines.reference import REFERENCE, open_reference
 from qpde_perception.engines.registry import (
     ACCELERATORS,
     CPU_ENGINES,
@@ -16,16 +17,18 @@ from qpde_perception.engines.registry import (
     engines_for,
     open_engine,
 )
-from qpde_perception.engines.self_test import SelfTest
+from qpde_perception.engines.self_test import Observing, SelfTest
 
 __all__ = [
     "ACCELERATORS",
     "CPU_ENGINES",
     "ENGINES",
+    "REFERENCE",
     "Building",
     "Engine",
     "EngineError",
     "EngineStatus",
+    "Observing",
     "OpenedEngine",
     "Refusal",
     "SelfTest",
@@ -34,4 +37,5 @@ __all__ = [
     "engine_status",
     "engines_for",
     "open_engine",
+    "open_reference",
 ]

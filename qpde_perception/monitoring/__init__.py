@@ -2,6 +2,7 @@
 
 from qpde_perception.monitoring.accounting import Accounting, Counts, DropReason
 from qpde_perception.monitoring.drift import DriftMonitor
+from qpde_perception.monitoring.drift_course import DriftCourse, Episode
 from qpde_perception.monitoring.drift_task import drift_task
 from qpde_perception.monitoring.errors import MonitoringError
 from qpde_perception.monitoring.evidence import Evidence, upper_mean_bound
@@ -31,10 +32,12 @@ __all__ = [
     "Accounting",
     "CameraReport",
     "Counts",
+    "DriftCourse",
     "DriftMonitor",
     "DriftReport",
     "DropReason",
     "EngineReport",
+    "Episode",
     "Evidence",
     "ExpectedRate",
     "InputAge",

@@ -14,7 +14,7 @@ from qpde_perception.perception.scores import softmax
 from qpde_perception.perception.values import Perception, RegionResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
     from numpy.typing import NDArray
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from qpde_perception.engines import Engine
     from qpde_perception.frames import CameraFrame, Prepared, Regions
     from qpde_perception.perception.filters import TemporalFilter
+
+    Observer = Callable[[NDArray[np.uint8], NDArray[np.float32]], None]
 
 _NS_PER_MS = 1_000_000
 
@@ -39,17 +41,26 @@ class Request:
 class Classifier:
     """Classifies the frames of one camera; several may share an engine, none shares a filter."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, temporal_filter: TemporalFilter) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        temporal_filter: TemporalFilter,
+        observer: Observer | None = None,
+    ) -> None:
         """Put the parts of the road together.
 
         Args:
             bundle: Says what the network wants to see and what its classes are called.
             engine: Executes the network; it stays the caller's to close.
             temporal_filter: The filter of this camera.
+            observer: Gets every batch with its logits, where somebody watches the engine; those who
+                share an engine share it. It keeps the road waiting, so it is quick.
         """
         self._spec = bundle.manifest.input
         self._labels = bundle.manifest.labels
         self.engine = engine
+        self.observer = observer
         self._filter = temporal_filter
 
     def classify(self, frame: CameraFrame, regions: Regions | None = None) -> Perception:
@@ -157,10 +168,13 @@ def classify_together(
     if not batches:
         return [each for each in begun if isinstance(each, FrameError)]
     batch = batches[0] if len(batches) == 1 else np.concatenate(batches)
-    logits = requests[0].classifier.infer(batch)
+    first = requests[0].classifier
+    logits = first.infer(batch)
     for each in begun:
         if isinstance(each, Begun) and len(each.prepared.batch):
             each.watch.lap("infer")
+    if first.observer is not None:
+        first.observer(batch, logits)
     outcomes: list[Perception | FrameError] = []
     done = 0
     for request, each in zip(requests, begun, strict=True):

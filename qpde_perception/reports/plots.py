@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qpde_perception.monitoring import Level
+
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Mapping, Sequence
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from qpde_perception.monitoring import DriftCourse
+
 BLUE, GREEN, RED, GREY = "#2563eb", "#16a34a", "#dc2626", "#94a3b8"
+AMBER = "#d97706"
 _INK = "#334155"
 _MOST_CLASSES = 24
 # Beyond this number of marks a picture of them is smaller than their list.
@@ -81,6 +86,36 @@ def timeline_plot(
         frameon=False, fontsize=8, ncols=len(groups), loc="lower left", bbox_to_anchor=(0, 1)
     )
     _tidy(axes)
+    return _svg(figure)
+
+
+def drift_plot(course: DriftCourse) -> bytes:
+    """Plot the evidence for a change and the noise over a drive, with the verdicts as spans."""
+    assert course.last is not None
+    figure = _figure(9.0, 4.2)
+    evidence, noise = figure.subplots(2, 1, sharex=True)
+    evidence.step(course.times_s, course.evidence, where="post", color=BLUE)
+    evidence.axhline(course.last.alarm_at, color=_INK, linestyle="--", linewidth=1.0)
+    evidence.set(ylabel="evidence (log10)", title="Dashed: a verdict is raised")
+    noise.step(course.times_s, course.noise_ratio, where="post", color=BLUE)
+    noise.axhline(1.0, color=_INK, linestyle="--", linewidth=1.0)
+    noise.set(xlabel="drive time (s)", ylabel="noise over healthy")
+    for episode in course.episodes:
+        colour = RED if episode.verdict.level >= Level.ERROR else AMBER
+        end_s = course.times_s[-1] if episode.end_s is None else episode.end_s
+        for axes in (evidence, noise):
+            axes.axvspan(episode.begin_s, end_s, color=colour, alpha=0.15, linewidth=0)
+            axes.axvline(episode.begin_s, color=colour, linewidth=1.2)
+        evidence.annotate(
+            f"{episode.verdict.cause.value} ({episode.verdict.rule})",
+            (episode.begin_s, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -10),
+            textcoords="offset points",
+            color=colour,
+            fontsize=8,
+        )
+    _tidy(evidence, noise)
     return _svg(figure)
 
 

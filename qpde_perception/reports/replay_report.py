@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.reports.accuracy import TruthScore
+from qpde_perception.reports.drift import drift_section
 from qpde_perception.reports.page import (
     bars,
     details,
@@ -31,6 +32,7 @@ from qpde_perception.reports.plots import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from qpde_perception.monitoring import DriftCourse
     from qpde_perception.perception import Perception
     from qpde_perception.reports.samples import Sample
 
@@ -69,6 +71,7 @@ class Summary:
         unknown_objects: Objects that the truth says the model does not know.
         unknown_mean_probability: Mean probability that the model gives to those.
         unmatched_objects: Results and true boxes of a common stamp that found no partner.
+        drift: What the drift watch found: the last numbers, and every verdict with its time.
         stages: Per stage p50, p90, p99, max and mean, milliseconds.
         results_sha256: SHA-256 of `results.jsonl`.
         losses: What of the drive could not be read; empty when it was read to its end.
@@ -95,6 +98,7 @@ class Summary:
     unknown_objects: int
     unknown_mean_probability: float | None
     unmatched_objects: int
+    drift: dict[str, Any]
     stages: dict[str, dict[str, float]]
     results_sha256: str
     losses: tuple[str, ...]
@@ -129,7 +133,7 @@ class ReplayReport:
             self._result_stamps_ns.append(perception.stamp_ns)
             self._result_classes.append(region.class_index)
 
-    def html(self, summary: Summary, samples: Sequence[Sample]) -> str:
+    def html(self, summary: Summary, samples: Sequence[Sample], course: DriftCourse) -> str:
         """Return the page: one file that needs nothing else."""
         parts = [tiles(_tiles(summary)), notes(_notes(summary))]
         if self._totals_ms:
@@ -154,6 +158,7 @@ class ReplayReport:
             )
         if self.score.known:
             parts.append(self._accuracy(summary))
+        parts.append(drift_section(course))
         if samples:
             pictures = [(sample.caption, sample.jpeg) for sample in samples]
             parts.append(

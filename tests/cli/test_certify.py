@@ -50,8 +50,7 @@ def test_it_leaves_the_model_alone_unless_asked_to_write(tiny, qpde):
 
 
 def test_what_it_writes_is_part_of_a_whole_model(tiny, qpde):
-    from qpde_perception.bundles import load_bundle
-    from qpde_perception.compiling.certificate import CERTIFICATE
+    from qpde_perception.bundles import CERTIFICATE, load_bundle
 
     for _ in range(2):
         found = qpde("certify", "--model", tiny.path, "--write", "--json").document

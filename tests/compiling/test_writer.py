@@ -13,11 +13,10 @@ from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.parity import (
     float_reference_of,
     reference_of,
-    unrounded_reference_of,
 )
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
 from qpde_perception.compiling.writer import float_graph
-from qpde_perception.engines import CPU_ENGINES
+from qpde_perception.engines import CPU_ENGINES, open_reference
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine, UnroundedReference
 from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, UNROUNDED_GRAPH, build_engine
 from qpde_perception.engines.self_test import Observing
@@ -186,7 +185,7 @@ def test_the_unrounded_reference_tells_what_share_of_values_its_grids_cut_off(ti
     pixels = images(24, 16, seed=12)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     _, _, *tapped = session.run(None, {"pixels": pixels})
-    _, saturation = unrounded_reference_of(tiny_bundle).observe(pixels)
+    _, saturation = open_reference(tiny_bundle).observe(pixels)
     for tap, real, share in zip(taps, tapped, saturation.T, strict=True):
         grid = document.grids[tap]
         codes = np.rint(real / grid.scale)
@@ -199,7 +198,7 @@ def test_what_is_not_rounded_is_nearer_to_the_integers_than_what_is_not_clipped(
     rounding, both = (
         np.mean((reference.infer(golden.pixels) - golden.logits) ** 2)
         for reference in (
-            unrounded_reference_of(shipped_bundle),
+            open_reference(shipped_bundle),
             float_reference_of(shipped_bundle),
         )
     )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from qpde_perception.monitoring import (
     CameraReport,
     Counts,
+    DriftMonitor,
     DropReason,
     EngineReport,
     ExpectedRate,
@@ -21,6 +22,7 @@ from qpde_perception.monitoring import (
     UpstreamLosses,
     WatchdogLimits,
     camera_input_task,
+    drift_task,
     engine_task,
     frame_accounting_task,
     processing_time_task,
@@ -72,6 +74,15 @@ def counted(received, published, **dropped):
     )
 
 
+def drift(*, lost="", **golden):
+    monitor = DriftMonitor(None, global_bound=None, alpha=0.001)
+    if golden:
+        monitor.golden(rms_over_noise=0.0, max_over_noise=0.0, within_budget=True, **golden)
+    if lost:
+        monitor.lose_reference(lost)
+    return monitor.report
+
+
 TEN_HZ = ExpectedRate(10.0)
 PROCESSING = {
     "waiting": watched(),
@@ -115,12 +126,19 @@ SUBSCRIPTIONS = {
     "incompatible": (TransportReport("/front", 1, ("RELIABILITY",), 0),),
     "losing": (TransportReport("/front", 0, (), 3), TransportReport("/left", 0, (), 0)),
 }
+DRIFT = {
+    "nothing yet": drift(),
+    "as at first": drift(identical=True),
+    "answered otherwise": drift(identical=False),
+    "without reference": drift(lost="no such file"),
+}
 STATUSES = [
     *((f"processing, {name}", processing_time_task(case)) for name, case in PROCESSING.items()),
     *((f"camera, {name}", camera_input_task(case)) for name, case in CAMERAS.items()),
     *((f"accounting, {name}", frame_accounting_task(case)) for name, case in ACCOUNTS.items()),
     *((f"engine, {name}", engine_task(case)) for name, case in ENGINES.items()),
     *((f"transport, {name}", transport_task(case)) for name, case in SUBSCRIPTIONS.items()),
+    *((f"drift, {name}", drift_task(case)) for name, case in DRIFT.items()),
 ]
 
 

@@ -193,13 +193,13 @@ def classifier(start_node, listener, diagnostics_contract):
 
     count = 0
 
-    def start(*arguments, space=None, **parameters):
+    def start(*arguments, space=None, module=NODE, **parameters):
         nonlocal count
         count += 1
         space = space or f"/vehicle_{count}"
         given = {**SHORT, "diagnostic_updater.use_fqn": "true", **parameters}
         rules = [part for rule in (f"__ns:={space}", *arguments) for part in ("-r", rule)]
-        process = start_node(NODE, *rules, **given)
+        process = start_node(module, *rules, **given)
         return Rig(listener, process, space, diagnostics_contract)
 
     return start

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from qpde_perception.compiling.specification import Specification
 
-CERTIFICATE = "certificate.json"
 IMAGES = 200
 """Frames of a certificate, where no other number is asked for."""
 BATCH = 4
