@@ -171,6 +171,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             self._on_outcome,
             admit=self._admit,
             report=self._warn,
+            decoders=settings.decoders,
             watch=drift,
         )
         drift.start()
@@ -263,9 +264,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         """Publish, latched, which class stands behind which number."""
         manifest = bundle.manifest
         labels = list(manifest.labels)
-        if self.has_parameter("class_labels"):
-            self.undeclare_parameter("class_labels")
-        self.declare_parameter("class_labels", labels)
+        self._declared.show("class_labels", labels)
         stamp = self.get_clock().now().to_msg()
         path = f"{self.get_fully_qualified_name()}/class_labels"
         for kind, topic, message in (

@@ -13,12 +13,12 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.parameter import Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from rclpy.node import Node
-    from rclpy.parameter import Parameter
 
 _LARGEST = (1 << 63) - 1
 _KINDS = {
@@ -132,6 +132,7 @@ class ConfiguredParameters:
         self._node, self._locked = node, locked
         self._table = {each.name: replace(each, read_only=False) for each in declarations}
         self._faults: dict[str, str] = {}
+        self._shown: dict[str, list[str]] = {}
         for declaration in self._table.values():
             try:
                 _declare(node, declaration)
@@ -153,7 +154,19 @@ class ConfiguredParameters:
             for name, declaration in self._table.items()
         }
 
+    def show(self, name: str, values: list[str]) -> None:
+        """Let others read a parameter that nobody else can set."""
+        self._shown[name] = values
+        if self._node.has_parameter(name):
+            self._node.set_parameters([Parameter(name, value=values)])
+        else:
+            self._node.declare_parameter(name, values, ignore_override=True)
+
     def _check(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name in self._shown and parameter.value != self._shown[parameter.name]:
+                reason = f"{parameter.name} is the node's own; it cannot be set"
+                return SetParametersResult(successful=False, reason=reason)
         known = [each for each in parameters if each.name in self._table]
         for parameter in known:
             declaration = self._table[parameter.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,14 @@ DECLARATIONS = (
     Declaration("model", "", "A model's name or a bundle's folder; empty for traffic_signs."),
     Declaration("engine", "", "The one engine to use; empty for the first that works."),
     Declaration("threads", 1, "Threads of a CPU engine; 0 lets it choose.", minimum=0, maximum=256),
+    Declaration(
+        "decode_threads",
+        0,
+        "Threads that decode the frames of several cameras side by side; 0 for one a camera, at "
+        "most half of the processors.",
+        minimum=0,
+        maximum=256,
+    ),
     Declaration("autostart", True, "Configure and activate at the start, without a manager."),
     Declaration(
         "cameras",
@@ -251,6 +260,12 @@ class Settings:
         """How far the stamps of an image and its boxes may be apart, nanoseconds."""
         slop_ms: float = self["regions_slop_ms"]
         return round(slop_ms * _NS_PER_MS)
+
+    @property
+    def decoders(self) -> int:
+        """How many threads decode."""
+        wanted: int = self["decode_threads"]
+        return wanted or min(len(self["cameras"]), max((os.cpu_count() or 1) // 2, 1))
 
     def new_filter(self) -> TemporalFilter:
         """Return the temporal filter of one camera."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
@@ -177,6 +178,7 @@ class Worker:
         *,
         admit: Callable[[Job], str | None],
         report: Callable[[str], None],
+        decoders: int = 1,
         watch: Watch | None = None,
     ) -> None:
         """Prepare; `start` starts the thread.
@@ -187,11 +189,13 @@ class Worker:
             deliver: Gets every frame with its result, in the worker's thread.
             admit: Says of a frame, as its turn comes, why it is too old, or None.
             report: Gets lines for the log.
+            decoders: Number of threads that decode; 1 for the worker's own.
             watch: Who watches the engine, if anybody does.
         """
         self._line, self._classifiers = line, classifiers
         self._receiver, self._admit, self._report = deliver, admit, report
         self._watch = watch
+        self._pool = ThreadPoolExecutor(decoders, "decoder") if decoders > 1 else None
         self._mailbox: Mailbox[Job] = Mailbox()
         self._thread = Thread(target=self._run, name="worker", daemon=True)
         self._priority, self._tried_s = 0, time.monotonic()
@@ -217,6 +221,8 @@ class Worker:
             self._deliver(job, Loss(DropReason.SUPERSEDED, "the node was deactivated"))
         if self._thread.is_alive():
             self._thread.join()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def _run(self) -> None:
         if self._priority:
@@ -255,7 +261,7 @@ class Worker:
                 Request(self._classifiers[job.camera], job.frame, job.regions) for job in jobs
             ]
             try:
-                outcomes = classify_together(requests)
+                outcomes = classify_together(requests, self._pool)
             except EngineError as error:
                 fault = self._replace(error)
                 continue

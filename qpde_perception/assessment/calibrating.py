@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.99
 """Of each bound."""
-CAP = 8.0
+CAP = 4.0
 """Distances and saturations beyond this multiple of their means count as this."""
 _LEAST_TAP_CAP = 0.001
 MIN_GROUPS = 20

@@ -57,7 +57,8 @@ def input_statistics(batch: NDArray[np.uint8]) -> NDArray[np.float64]:
     - red over blue: logarithm of how much more first less second channel varies than third less
       second;
     - black share, white share: of values that are 0, that are 255;
-    - sharpness: logarithm of the mean step between neighbours over the standard deviation;
+    - sharpness: logarithm of the root mean square step between neighbours over the standard
+      deviation;
     - fine detail: logarithm of what the mask leaves of the grey level, over the mean step;
     - colour noise: logarithm of what it leaves of first less second channel;
     - repeated lines: share of rows and columns that are the same as the one before;
@@ -96,6 +97,7 @@ def _of_one(picture: NDArray[np.uint8]) -> tuple[float, ...]:
     dark = cv2.mean(cv2.erode(least, _DARKEST))[0]
     down, right = cv2.absdiff(grey[1:], grey[:-1]), cv2.absdiff(grey[:, 1:], grey[:, :-1])
     step = (cv2.mean(down)[0] + cv2.mean(right)[0]) / 2
+    edges = np.sqrt((cv2.norm(down) ** 2 + cv2.norm(right) ** 2) / (2 * grey.size))
     detail = cv2.mean(np.abs(cv2.filter2D(planes, -1, _MASK)[1:-1, 1:-1]))
     height, width = grey.shape
     patches = (width // _PATCH, height // _PATCH)
@@ -111,7 +113,7 @@ def _of_one(picture: NDArray[np.uint8]) -> tuple[float, ...]:
         np.log((float(deviations[1, 0]) + 0.5) / (float(deviations[2, 0]) + 0.5)),
         1 - np.count_nonzero(picture) / picture.size,
         1 - np.count_nonzero(cv2.bitwise_not(picture)) / picture.size,
-        np.log((step + 1e-3) / (deviation + 1)),
+        np.log((edges + 1e-3) / (deviation + 1)),
         np.log((detail[0] + 1e-3) / (step + 1)),
         np.log(detail[1] + 1e-3),
         sum(1 - np.count_nonzero(each) / each.size for each in lines) / 2,

@@ -15,6 +15,7 @@ from qpde_perception.perception.values import Perception, RegionResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
 
     from numpy.typing import NDArray
 
@@ -144,11 +145,14 @@ class Classifier:
         )
 
 
-def classify_together(requests: Sequence[Request]) -> list[Perception | FrameError]:
+def classify_together(
+    requests: Sequence[Request], pool: Executor | None = None
+) -> list[Perception | FrameError]:
     """Classify frames of several cameras in one call of the engine that they share.
 
     Args:
         requests: The frames, at least one; all their classifiers have the same engine.
+        pool: Threads that decode the frames side by side; None for one after another.
 
     Returns:
         In the same order, what is on each frame, or why it cannot be decoded.
@@ -156,7 +160,7 @@ def classify_together(requests: Sequence[Request]) -> list[Perception | FrameErr
     Raises:
         EngineError: If the engine fails or returns something else than finite logits.
     """
-    begun = [request.classifier.begin(request.frame, request.regions) for request in requests]
+    begun = list((pool.map if pool is not None and len(requests) > 1 else map)(_begin, requests))
     for each in begun:
         if isinstance(each, Begun):
             each.watch.skip()
@@ -181,6 +185,10 @@ def classify_together(requests: Sequence[Request]) -> list[Perception | FrameErr
         outcomes.append(request.classifier.finish(each, logits[done : done + count]))
         done += count
     return outcomes
+
+
+def _begin(request: Request) -> Begun | FrameError:
+    return request.classifier.begin(request.frame, request.regions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qpde_perception.assessment.corruptions import AIRLIGHT, CORRUPTIONS, SEVERITIES, corrupt
+from qpde_perception.assessment.corruptions import (
+    AIRLIGHT,
+    CORRUPTIONS,
+    DIRT,
+    DIRTY_LENS,
+    SEVERITIES,
+    corrupt,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 names = st.sampled_from(list(CORRUPTIONS))
@@ -83,3 +90,23 @@ def test_blur_is_as_wide_as_a_share_of_the_picture():
     halved = corrupt(large, "Gaussian blur", 5, (1,)).reshape(48, 2, 48, 2, 3).mean((1, 3))
     error = halved - corrupt(small, "Gaussian blur", 5, (1,))
     assert np.abs(error).mean() < 1.5
+
+
+@given(seeds)
+def test_a_dirtier_lens_covers_more_of_the_same_picture_with_the_same_blotches(seed):
+    white = np.full((48, 48, 3), 255, np.uint8)
+    before = np.zeros((48, 48), bool)
+    for severity in SEVERITIES:
+        picture = DIRTY_LENS.at(white, severity, (seed,))
+        assert np.array_equal(picture, DIRTY_LENS.at(white, severity, (seed,)))
+        assert picture.min() > DIRT
+        covered = picture[..., 0] < 220
+        assert (covered | ~before).all()
+        assert covered.mean() == pytest.approx(DIRTY_LENS.levels[severity - 1], abs=0.12)
+        before = covered
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (15, 17, 3), (25, 30, 3)])
+def test_pictures_of_any_size_get_dirty(shape):
+    image = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    assert DIRTY_LENS.at(image, 3, (1,)).shape == shape

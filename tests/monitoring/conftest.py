@@ -45,7 +45,10 @@ def calibration() -> Calibration:
         engine="cpu",
         noise=NoiseReference(variance=2.0, cap=10.0, capped=reference(0.1, 0.11)),
         disagreement=reference(0.01, 0.02),
-        taps=tuple(TapReference(name=name, share=reference(0.01, 0.02)) for name in ("stem", "p1")),
+        taps=tuple(
+            TapReference(name=name, share=0.01, cap=0.1, capped=reference(0.1, 0.15))
+            for name in ("stem", "p1")
+        ),
         inputs=InputReference(
             statistics=tuple(
                 StatisticReference(name=name, quantiles=quantiles, above=half, below=half)

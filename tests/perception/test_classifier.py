@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -223,7 +224,8 @@ def test_logits_that_are_not_finite_are_an_engine_error():
         Classifier(bundle(), BrokenEngine(), NoFilter()).classify(raw(flag()))
 
 
-def test_frames_of_several_cameras_are_one_batch_and_the_same_as_one_by_one():
+@pytest.mark.parametrize("threads", [0, 2])
+def test_frames_of_several_cameras_are_one_batch_and_the_same_as_one_by_one(threads):
     engine = MeanColourEngine()
     asked = [
         (raw(flag(), 7), bands("blue", "red")),
@@ -233,7 +235,9 @@ def test_frames_of_several_cameras_are_one_batch_and_the_same_as_one_by_one():
     alone = [Classifier(bundle(), engine, NoFilter()).classify(*each) for each in asked]
     engine.batches.clear()
     requests = [Request(Classifier(bundle(), engine, NoFilter()), *each) for each in asked]
-    together = classify_together(requests)
+    with ThreadPoolExecutor(threads or 1, "decoder") as pool:
+        together = classify_together(requests, pool if threads else None)
+        assert bool(pool._threads) == bool(threads)
     assert [len(batch) for batch in engine.batches] == [3]
     for one, other in zip(together, alone, strict=True):
         assert (one.stamp_ns, one.regions) == (other.stamp_ns, other.regions)

@@ -156,6 +156,8 @@ def test_every_topic_has_its_type_and_quality_and_the_labels_join(
     }
     node, _, parameter = method.database_location.rpartition("/")
     assert node == rig.name
+    refused = rig.set(parameter, ["other", "names"])
+    assert "cannot be set" in refused
     assert rig.get(parameter) == list(manifest.labels)
     assert method.method == manifest.network
 
