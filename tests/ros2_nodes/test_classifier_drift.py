@@ -245,13 +245,15 @@ def test_an_engine_of_another_scale_is_named_by_its_noise_though_golden_frames_a
     rig = classifier(**ALL, model=path)
     camera = rig.camera()
     show_until(camera, ordinary_pictures, lambda: rig.level(TASK) == ERROR, "a verdict")
-    values = drift_of(rig)
+    named = next(each for each in rig.statuses(TASK) if ord(each.level) == ERROR)
+    values = {pair.key: pair.value for pair in named.values}
     assert (values["cause"], values["rule"]) == ("engine changed", "noise")
     assert float(values["noise_ratio"]) > 5.0
     assert float(values["evidence"]) >= float(values["evidence_alarm"]) == 3.0
-    # Suspicion had the golden frames asked at once, which agree: it is no change at run time.
-    assert int(values["golden_checks"]) >= 2
-    assert values["golden_identical"] == "True"
+    # Suspicion has the golden frames asked at once, which agree: it is no change at run time.
+    again = lambda: int(drift_of(rig)["golden_checks"]) >= 2  # noqa: E731
+    show_until(camera, ordinary_pictures, again, "golden frames again")
+    assert drift_of(rig)["golden_identical"] == "True"
     assert "quantization drift, engine changed: The squared distance" in rig.process.output
     assert rig.state() == "active"
     rig.finish()
