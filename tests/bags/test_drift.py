@@ -97,3 +97,5 @@ def test_an_engine_that_fails_is_named_and_the_replay_goes_on(shipped_bundle):
     (episode,) = (each for each in watch.course.episodes if each.verdict.rule == "exact")
     assert episode.verdict.cause.value == "engine changed"
     assert "not finite" in episode.verdict.message
+    # With the first frame that was lost to it, and not only with the last golden frames.
+    assert episode.begin_s < watch.course.times_s[-1] - 1.0
