@@ -92,7 +92,7 @@ def test_an_engine_that_changes_on_the_way_is_named_with_its_time(shipped_bundle
 
 def test_an_engine_that_fails_is_named_and_the_replay_goes_on(shipped_bundle):
     engine = Changing(shipped_bundle, change=float("nan"), after=40)
-    said, watch = watch_drive(shipped_bundle, engine, share=1.0)
+    said, watch = watch_drive(shipped_bundle, engine, share=0.0)
     assert said[-1] == "engine_down"
     (episode,) = (each for each in watch.course.episodes if each.verdict.rule == "exact")
     assert episode.verdict.cause.value == "engine changed"
