@@ -4,7 +4,7 @@
 
 Frames of the sample drive go over the road at a steady rate, in blocks with the watch and without;
 what is compared is the processing time, from decoding to filter, as the node reports it. `--load`
-keeps every processor busy meanwhile: then whatever holds a lock at idle priority would be seen.
+keeps every processor busy meanwhile: then a lock held by a thread without a processor would show.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import traceback
-from contextlib import suppress
 from functools import wraps
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
@@ -257,7 +256,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             raise EngineError(self._line.why_none)
         for refusal in self._line.refusals.values():
             self.get_logger().warning(f"passed over: {refusal}")
-        self._drift = Drift(self, bundle, settings, self._deactivate)
+        self._drift = Drift(self, bundle, settings)
         return engine
 
     def _announce(self, bundle: Bundle) -> None:
@@ -308,16 +307,6 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             )
             return
         camera.publish(job, outcome)
-
-    def _deactivate(self) -> None:
-        """Deactivate as soon as no other transition is under way; from any thread."""
-        executor = self.executor
-        assert isinstance(executor, NodeExecutor)
-        executor.do_apart(self._deactivate_now)
-
-    def _deactivate_now(self) -> None:
-        with suppress(rclpy_implementation.RCLError):  # it is no longer active
-            self.trigger_deactivate()
 
     def _warn(self, text: str) -> None:
         self.get_logger().warning(text)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from rclpy.impl.implementation_singleton import rclpy_implementation
 
 from qpde_perception.bundles import Cause
 from qpde_perception.engines import REFERENCE
 from qpde_perception.monitoring import Level, drift_task
 from qpde_perception.perception import DriftPolicy, DriftWatch
 from ros2_nodes.camera import RESULTS
+from ros2_nodes.executor import NodeExecutor
 from ros2_nodes.messages import Number, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from numpy.typing import NDArray
-    from rclpy.node import Node
 
     from qpde_perception.bundles import Bundle
     from qpde_perception.monitoring import DriftReport, TaskStatus, Verdict
     from qpde_perception.perception import Classifier
+    from ros2_nodes.classifier_node import ClassifierNode
     from ros2_nodes.parameters import Settings
 
 
@@ -30,10 +32,9 @@ class Drift:
 
     def __init__(
         self,
-        node: Node,
+        node: ClassifierNode,
         bundle: Bundle,
         settings: Settings,
-        deactivate: Callable[[], None],
     ) -> None:
         """Open the reference and create the publishers.
 
@@ -41,12 +42,11 @@ class Drift:
             node: The node.
             bundle: The model.
             settings: The node's parameters.
-            deactivate: Deactivates the node; called from the worker's thread, once.
 
         Raises:
             BundleError: If the calibration, the certificate or the golden frames are damaged.
         """
-        self._node, self._action, self._deactivate = node, settings["drift.action"], deactivate
+        self._node, self._action = node, settings["drift.action"]
         policy = DriftPolicy(
             settings["drift.share"], settings["drift.golden_period_s"], settings["drift.alpha"]
         )
@@ -134,6 +134,16 @@ class Drift:
             and engine != REFERENCE
         ):
             self._objection = f"{worst.cause.value}: {worst.message}"
+
+    def _deactivate(self) -> None:
+        """Deactivate the node as soon as no other transition is under way."""
+        executor = self._node.executor
+        assert isinstance(executor, NodeExecutor)
+        executor.do_apart(self._deactivate_now)
+
+    def _deactivate_now(self) -> None:
+        with suppress(rclpy_implementation.RCLError):  # it is no longer active
+            self._node.trigger_deactivate()
 
 
 def _numbers(report: DriftReport) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,8 @@ class NodeExecutor(Executor):
 
     def do_apart(self, work: Callable[[], None]) -> None:
         """Have something done that may take long, after what is being done apart."""
-        self._long.submit(self._logged, work)
+        with suppress(RuntimeError):  # everything is being ended anyway
+            self._long.submit(self._logged, work)
 
     @contextmanager
     def serving(self, node: Node) -> Iterator[None]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # function `command` or a typer app `app` that holds verbs of its own.
 VERBS = {
     "replay": "Classify the camera frames of a recorded drive.",
-    "drift": "Tell what has changed in a recorded drive: engine, input or world.",
+    "drift": "Tell what has changed in a drive: engine, input or world.",
     "data": "Read a published data set into what training needs.",
     "train": "Train a network on the sign data; an interrupted run goes on.",
     "compile": "Make a model of a finished training run.",

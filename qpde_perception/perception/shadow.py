@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -20,7 +19,6 @@ from qpde_perception.perception.scores import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor
 
     from numpy.typing import NDArray
 
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 _CAPACITY = 8
 """Items that wait for the reference; where it cannot keep up, more are no use."""
-_NICE = 19
-_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class Shadow:
 
     Each item is chosen with the same probability, before anything of it is looked at, so that what
     is seen of the chosen ones holds for all. On the engine's side a chosen item costs a copy; the
-    reference runs in a thread of idle priority that gives way to everything else.
+    reference runs in a thread that gives way to those that wake up.
     """
 
     def __init__(
@@ -81,11 +77,7 @@ class Shadow:
         self._lost = self._closed = False
         self._items: SimpleQueue[_Item | None] = SimpleQueue()
         self._thread: Thread | None = None
-        self._idle: Executor | None = None
         if background:
-            # Only the reference runs at idle priority, for it needs no lock of the interpreter
-            # meanwhile: whoever holds that one must not wait for a processor.
-            self._idle = ThreadPoolExecutor(1, "reference", initializer=_give_way)
             self._thread = Thread(target=self._run, name="shadow", daemon=True)
             self._thread.start()
 
@@ -122,14 +114,12 @@ class Shadow:
     def close(self) -> None:
         """Observe no more; what still waits is forgotten."""
         self._closed = True
-        if self._thread is None or self._idle is None:
-            return
-        self._items.put(None)
-        # On a computer without an idle processor the last item may take for ever.
-        self._thread.join(_PATIENCE_S)
-        self._idle.shutdown(wait=False, cancel_futures=True)
+        if self._thread is not None:
+            self._items.put(None)
+            self._thread.join()
 
     def _run(self) -> None:
+        _give_way()
         while (item := self._items.get()) is not None and not self._closed:
             self._observe(item)
 
@@ -147,10 +137,7 @@ class Shadow:
 
     def _held(self, item: _Item) -> Observation:
         """Hold an item against the reference."""
-        if self._idle is None:
-            logits, saturation = self._reference.observe(item.pixels)
-        else:
-            logits, saturation = self._idle.submit(self._reference.observe, item.pixels).result()
+        logits, saturation = self._reference.observe(item.pixels)
         if logits.shape != item.logits.shape or not np.isfinite(logits).all():
             msg = f"its logits, of shape {logits.shape}, are no answer"
             raise EngineError(msg)
@@ -186,9 +173,11 @@ def _observation(
 
 
 def _give_way() -> None:
-    """Let this thread run only where a processor has nothing else to do."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except (OSError, AttributeError):
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # of this thread, on Linux
+    """Let this thread interrupt no other that is at work, and make way for each that wakes up.
+
+    No lower than that: a thread of idle priority, or of a high nice value, holds the interpreter's
+    lock now and then, and on a busy computer it does not get a processor to give it back. The road
+    then stood still for up to a second (benchmarks/drift_cost.py --load).
+    """
+    with suppress(OSError, AttributeError):  # not every system knows it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

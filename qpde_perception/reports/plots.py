@@ -100,7 +100,7 @@ def drift_plot(course: DriftCourse) -> bytes:
     noise.step(course.times_s, course.noise_ratio, where="post", color=BLUE)
     noise.axhline(1.0, color=_INK, linestyle="--", linewidth=1.0)
     noise.set(xlabel="drive time (s)", ylabel="noise over healthy")
-    for episode in course.episodes:
+    for index, episode in enumerate(course.episodes):
         colour = RED if episode.verdict.level >= Level.ERROR else AMBER
         end_s = course.times_s[-1] if episode.end_s is None else episode.end_s
         for axes in (evidence, noise):
@@ -108,9 +108,9 @@ def drift_plot(course: DriftCourse) -> bytes:
             axes.axvline(episode.begin_s, color=colour, linewidth=1.2)
         evidence.annotate(
             f"{episode.verdict.cause.value} ({episode.verdict.rule})",
-            (episode.begin_s, 1.0),
+            (episode.begin_s, 0.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -10),
+            xytext=(3, 4 + 11 * (index % 4)),
             textcoords="offset points",
             color=colour,
             fontsize=8,

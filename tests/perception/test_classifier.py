@@ -258,3 +258,26 @@ def test_a_damaged_frame_of_one_camera_costs_no_frame_of_another():
         FrameError
     ]
     assert len(engine.batches) == 1
+
+
+def test_an_observer_sees_every_batch_once_with_its_logits_and_only_what_was_answered():
+    seen, engine = [], MeanColourEngine()
+
+    def observe(batch, logits):
+        seen.append((batch.copy(), logits.copy()))
+
+    pair = [Classifier(bundle(), engine, NoFilter(), observe) for _ in range(2)]
+    frame = raw(flag())
+    plain = classify_together([Request(Classifier(bundle(), engine, NoFilter()), frame)])
+    assert seen == []
+    both = classify_together([Request(each, frame) for each in pair])
+    assert [each.regions for each in both] == [plain[0].regions] * 2
+    ((batch, logits),) = seen
+    assert len(batch) == len(logits) == 2
+    assert_allclose(logits, engine.infer(batch))
+    pair[0].classify(frame)
+    assert len(seen) == 2
+    engine.infer = lambda _: np.full((1, 3), np.nan, np.float32)
+    with pytest.raises(EngineError, match="not finite"):
+        pair[0].classify(frame)
+    assert len(seen) == 2

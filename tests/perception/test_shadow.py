@@ -173,8 +173,22 @@ def test_nothing_is_told_and_no_thread_is_left_once_it_is_closed():
     reference.free.clear()
     for number in range(5):
         shadow(batch_of(number), logits_of(batch_of(number)))
-    wait_until(lambda: len(set(threading.enumerate()) - before) == 2)
-    threading.Timer(0.05, reference.free.set).start()
+    assert len(set(threading.enumerate()) - before) == 1
+    timer = threading.Timer(0.05, reference.free.set)
+    timer.start()
     shadow.close()
-    wait_until(lambda: not set(threading.enumerate()) - before)
+    assert set(threading.enumerate()) - before <= {timer}
+    timer.join()
     assert told == []
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no SCHED_BATCH")
+def test_the_reference_gives_way_and_is_never_starved_while_it_may_hold_a_lock():
+    reference, told = Reference(), []
+    shadow = Shadow(reference, pytest.fail, share=1.0)
+    shadow.tell = told.append
+    shadow(batch_of(1), logits_of(batch_of(1)))
+    wait_until(lambda: told)
+    shadow.close()
+    assert reference.policy == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER

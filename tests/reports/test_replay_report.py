@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
+from qpde_perception.bundles import calibration_of
 from qpde_perception.frames import CameraFrame
+from qpde_perception.monitoring import DriftCourse, DriftMonitor, Observation
 from qpde_perception.perception import Perception, RegionResult
 from qpde_perception.reports import ReplayReport, SampleFrames, Summary
 from qpde_perception.reports.plots import confusion_plot, latency_plot, timeline_plot
@@ -41,6 +43,7 @@ SUMMARY = Summary(
     unknown_objects=0,
     unknown_mean_probability=None,
     unmatched_objects=0,
+    drift={},
     stages={"total": {"p50": 1.0, "p90": 1.0, "p99": 2.0, "max": 2.0, "mean": 1.2}},
     results_sha256="1" * 64,
     losses=(),
@@ -115,7 +118,7 @@ def full_report():
 def test_the_report_loads_nothing_from_outside_and_every_picture_decodes():
     report, samples = full_report()
     summary = replace(SUMMARY, accuracy=0.5, accuracy_filtered=0.5, known_objects=2)
-    reader = read(report.html(summary, samples.samples))
+    reader = read(report.html(summary, samples.samples, DriftCourse()))
     assert len(reader.sources) == 3 + len(samples.samples) == 5
     for source in reader.sources:
         kind, content = re.fullmatch(r"data:image/(jpeg|svg\+xml);base64,(.+)", source).groups()
@@ -129,7 +132,7 @@ def test_the_report_loads_nothing_from_outside_and_every_picture_decodes():
 def test_names_from_outside_are_shown_not_run():
     report, samples = full_report()
     hostile = replace(SUMMARY, drive="<img src=x onerror=alert(1)>", losses=("<b>cut</b>",))
-    reader = read(report.html(hostile, samples.samples))
+    reader = read(report.html(hostile, samples.samples, DriftCourse()))
     assert reader.tags["script"] == 0
     assert not [source for source in reader.sources if not source.startswith("data:")]
     shown = "".join(reader.text)
@@ -143,25 +146,27 @@ def test_the_figures_of_the_summary_stand_in_the_report():
     summary = replace(
         SUMMARY, accuracy=0.875, known_objects=8, unknown_objects=2, unknown_mean_probability=0.4
     )
-    shown = "".join(read(report.html(summary, samples.samples)).text)
+    shown = "".join(read(report.html(summary, samples.samples, DriftCourse())).text)
     for figure in ("87.5%", "1 malformed", "100 /s", "1.00 ms", "40.0%", "1" * 64):
         assert figure in shown
 
 
 def test_a_long_topic_breaks_at_its_slashes():
-    html = ReplayReport(LABELS).html(SUMMARY, [])
+    html = ReplayReport(LABELS).html(SUMMARY, [], DriftCourse())
     assert "<small><wbr>/camera<wbr>/front<wbr>/image</small>" in html
 
 
 def test_several_cameras_are_counted_above_and_named_below():
-    html = ReplayReport(LABELS).html(replace(SUMMARY, cameras=("/left", "/right")), [])
+    html = ReplayReport(LABELS).html(
+        replace(SUMMARY, cameras=("/left", "/right")), [], DriftCourse()
+    )
     assert "<small>of 2 cameras</small>" in html
     assert "<dd>/left, /right</dd>" in html
 
 
 def test_a_replay_without_a_single_result_still_gives_a_report():
     empty = replace(SUMMARY, published=0, stages={}, interrupted=True, losses=("cut off",))
-    shown = "".join(read(ReplayReport(LABELS).html(empty, [])).text)
+    shown = "".join(read(ReplayReport(LABELS).html(empty, [], DriftCourse())).text)
     assert "interrupted" in shown
     assert "cut off" in shown
 
@@ -169,7 +174,7 @@ def test_a_replay_without_a_single_result_still_gives_a_report():
 def test_frames_without_objects_give_a_report_without_a_timeline():
     report = ReplayReport(LABELS)
     report.add(perception(0))
-    reader = read(report.html(SUMMARY, []))
+    reader = read(report.html(SUMMARY, [], DriftCourse()))
     assert len(reader.sources) == 1
 
 
@@ -251,3 +256,37 @@ def test_plots_are_svg_of_bounded_size(plot):
     svg = plot()
     assert ET.fromstring(svg).tag.endswith("svg")
     assert len(svg) < 400_000
+
+
+def test_the_drift_of_a_drive_is_drawn_and_every_verdict_stands_below_with_its_remedy(
+    shipped_bundle,
+):
+    calibration, course = calibration_of(shipped_bundle), DriftCourse()
+    monitor = DriftMonitor(calibration, global_bound=None, alpha=0.001)
+    healthy = Observation(
+        squared_distance=calibration.noise.variance,
+        disagrees=False,
+        saturation=tuple(0.0 for _ in calibration.taps),
+        statistics=tuple(
+            each.quantiles[len(each.quantiles) // 2] for each in calibration.inputs.statistics
+        ),
+        class_index=0,
+        entropy=0.1,
+    )
+    for number in range(10):
+        monitor.observe(healthy)
+        course.add(number / 10, monitor.report)
+    plain = ReplayReport(LABELS).html(SUMMARY, [], course)
+    assert "none found (10 items held against the float reference, 0 golden rounds)" in plain
+    assert "Not watched: global bound" in plain
+    monitor.golden(identical=False, rms_over_noise=0.1, max_over_noise=0.2, within_budget=True)
+    course.add(1.0, monitor.report)
+    reader = read(ReplayReport(LABELS).html(SUMMARY, [], course))
+    (plot,) = reader.sources
+    drawn = base64.b64decode(plot.split(",")[1]).decode()
+    assert "engine changed (exact)" in drawn
+    assert "noise over healthy" in drawn
+    shown = "".join(reader.text)
+    (verdict,) = monitor.report.causes
+    assert f"{verdict.message} {verdict.remedy}" in shown
+    assert "engine changed (10 items" in shown

@@ -129,6 +129,10 @@ def test_every_topic_has_its_type_and_quality_and_the_labels_join(
         f"{rig.name}/output/classification_raw": "vision_msgs/msg/Classification",
         f"{rig.name}/output/annotations": "sensor_msgs/msg/Image",
         **{f"{rig.name}/debug/{name}_ms": "std_msgs/msg/Float64" for name in names},
+        **{
+            f"{rig.name}/debug/drift/{name}": "std_msgs/msg/Float64"
+            for name in ("noise_ratio", "disagreement", "saturation", "evidence")
+        },
     }
     assert {name: kind for name, (kind,) in offered if name not in own} == wanted
     taken = listener.node.get_subscriber_names_and_types_by_node("classifier", rig.space)
