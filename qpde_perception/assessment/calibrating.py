@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from qpde_perception.assessment.pictures import Pictures
     from qpde_perception.bundles import Bundle
     from qpde_perception.engines import Engine
-    from qpde_perception.engines.onnxruntime import FloatReference
+    from qpde_perception.engines.onnxruntime import UnroundedReference
     from qpde_perception.frames import InputSpec
 
     Array = NDArray[Any]
@@ -84,14 +84,14 @@ class _Groups:
 
 
 def calibrate(
-    bundle: Bundle, engine: Engine, reference: FloatReference, data: Pictures
+    bundle: Bundle, engine: Engine, reference: UnroundedReference, data: Pictures
 ) -> Calibration:
     """Measure what is normal, and what each known fault does to the input.
 
     Args:
         bundle: The model.
         engine: The engine that serves it.
-        reference: Its float reference.
+        reference: Its reference that does not round.
         data: Held out from training, like what the vehicle will see.
 
     Raises:
@@ -156,7 +156,7 @@ def _keep(kept: list[Image], image: Image, count: int, rng: np.random.Generator)
         kept[place] = image
 
 
-def _observe(seen: _Seen, engine: Engine, reference: FloatReference, inputs: Image) -> None:
+def _observe(seen: _Seen, engine: Engine, reference: UnroundedReference, inputs: Image) -> None:
     logits = engine.infer(inputs)
     real, saturation = reference.observe(inputs)
     probabilities = softmax(logits)
@@ -173,7 +173,7 @@ def _noise(distances: Array, seen: _Seen, groups: _Groups, data: Pictures) -> No
     variance = float(distances.mean())
     if variance == 0:
         msg = (
-            f"{data.source}: engine and float reference give the same bits on every frame; a "
+            f"{data.source}: engine and reference give the same bits on every frame; a "
             "quantized engine does not, so this is no data that a network sees"
         )
         raise AssessmentError(msg)

@@ -47,7 +47,7 @@ class MeanReference(_Part):
 
 
 class NoiseReference(_Part):
-    """How far the engine's logits are from the float reference's.
+    """How far the engine's logits are from those of the network that does not round.
 
     Attributes:
         variance: Mean of the squared distance over the groups: the unit of the ratio whose mean is
@@ -146,8 +146,8 @@ class Calibration(_Part):
         frames: Number of frames.
         confidence: Confidence of each bound.
         engine: Engine that gave the logits.
-        noise: Distance to the float reference.
-        disagreement: Share of frames whose first class differs from the float reference's.
+        noise: Distance to the network that does not round.
+        disagreement: Share of frames whose first class differs from that network's.
         taps: Saturation, in the order of the graph's taps.
         inputs: Statistics of the network's input.
         class_mix: Share of frames of each class that the engine sees; for information.

@@ -16,8 +16,7 @@ from qpde_perception.cli.errors import CommandError
 from qpde_perception.cli.frame import Json, emit, progress
 from qpde_perception.compiling.card import with_calibration
 from qpde_perception.compiling.packing import CARD, write_bundle
-from qpde_perception.compiling.parity import float_reference_of
-from qpde_perception.engines import ENGINES, open_engine
+from qpde_perception.engines import ENGINES, open_engine, open_reference
 from qpde_perception.learning.signs import SPLITS
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def command(
         assert data is not None
         pictures = pictures_of_signs(read(data).split(split), f"{data.name}/{split}")
     found = calibrate(
-        bundle, open_engine(bundle, engine), float_reference_of(bundle), _watched(pictures)
+        bundle, open_engine(bundle, engine), open_reference(bundle), _watched(pictures)
     )
     if write:
         card = with_calibration(bundle.read(CARD).decode(), found)
@@ -113,7 +112,7 @@ def _table(name: str, found: Calibration) -> Table:
     noise = found.noise
     limit = noise.cap * noise.capped.bound * noise.variance
     table.add_row(
-        "squared distance to the float reference", f"{noise.variance:.4g}", f"{limit:.4g}"
+        "squared distance to the network without rounding", f"{noise.variance:.4g}", f"{limit:.4g}"
     )
     p0 = found.disagreement
     table.add_row("first class differs from its", f"{p0.mean:.2%}", f"{p0.bound:.2%}")

@@ -205,8 +205,8 @@ data of the own camera, with `qpde calibrate --model MODEL --drive DRIVE --write
 
 | watched on sampled frames | mean | limit of the mean |
 |---|---|---|
-| squared distance to the float reference | {found.noise.variance:.4g} | {limit:.4g} |
-| first class differs from the float reference's | {found.disagreement.mean:.2%} \
+| squared distance to the network without rounding | {found.noise.variance:.4g} | {limit:.4g} |
+| first class differs from its | {found.disagreement.mean:.2%} \
 | {found.disagreement.bound:.2%} |
 {taps}
 

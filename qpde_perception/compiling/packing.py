@@ -26,8 +26,8 @@ from qpde_perception.compiling.parity import (
 )
 from qpde_perception.compiling.taps import taps_of
 from qpde_perception.compiling.tensorrt_writer import tensorrt_graph
-from qpde_perception.compiling.writer import float_graph
-from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, TENSORRT_GRAPH
+from qpde_perception.compiling.writer import float_graph, unrounded_graph
+from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, TENSORRT_GRAPH, UNROUNDED_GRAPH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,6 +77,7 @@ def assemble(
     contents[CPU_GRAPH] = cpu_graph(specification)
     contents[TENSORRT_GRAPH] = tensorrt_graph(specification)
     contents[FLOAT_GRAPH] = float_graph(specification)
+    contents[UNROUNDED_GRAPH] = unrounded_graph(specification)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=path.name,

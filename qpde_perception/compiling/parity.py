@@ -10,7 +10,7 @@ import numpy as np
 from qpde_perception.bundles import MAX_OVER_NOISE, MAX_RMS_OVER_NOISE
 from qpde_perception.compiling.reference import IntegerReference
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
-from qpde_perception.engines.onnxruntime import FloatReference
+from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
 from qpde_perception.engines.registry import FLOAT_GRAPH
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ def reference_of(bundle: Bundle) -> IntegerReference:
     return IntegerReference(specification)
 
 
-def float_reference_of(bundle: Bundle) -> FloatReference:
+def float_reference_of(bundle: Bundle) -> Engine:
     """Return the network with the deployed integer weights and unquantized activations."""
-    return FloatReference(bundle.read(FLOAT_GRAPH), threads=0)
+    return OnnxRuntimeEngine(bundle.read(FLOAT_GRAPH), threads=0)
 
 
 def in_batches(

@@ -33,13 +33,17 @@ PRODUCER = "qpde_perception"
 
 
 def float_graph(specification: Specification) -> bytes:
-    """Return the float reference: deployed integer weights, activations not rounded or clipped.
+    """Return the float reference: deployed integer weights, activations not rounded or clipped."""
+    return _FloatWriter(specification).serialise()
+
+
+def unrounded_graph(specification: Specification) -> bytes:
+    """Return the reference of drift: activations clipped where their grids end, but not rounded.
 
     Pixels uint8 (n, h, w, 3) to logits float32. The second output is `saturation`, float32
-    (n, taps): the share of a tap's values that its grid would code as `q_max`, whatever engine
-    serves.
+    (n, taps): the share of a tap's values that its grid codes as `q_max`, whatever engine serves.
     """
-    return _FloatWriter(specification).serialise()
+    return _UnroundedWriter(specification).serialise()
 
 
 class Writer:
@@ -206,15 +210,16 @@ class _FloatWriter(Writer):
             self.constant(f"{name}.weight", weight.astype(np.float32)),
             self.constant(f"{name}.bias", bias.astype(np.float32)),
         ]
-        rectifies = self.specification.grid(layer.output).rectifies
-        output = f"{layer.output}.values"
-        result = self.convolution(layer, inputs, f"{name}.linear" if rectifies else output)
-        if rectifies:
-            self.node("Relu", [result], output)
+        self.activate(self.convolution(layer, inputs, f"{name}.linear"), layer.output)
 
     def add(self, layer: Add) -> None:
         inputs = [f"{layer.trunk}.values", f"{layer.branch}.values"]
-        self.node("Add", inputs, f"{layer.output}.values")
+        self.activate(self.node("Add", inputs, f"{layer.name}.linear"), layer.output)
+
+    def activate(self, result: str, tensor: str) -> None:
+        """Write what a grid does to values, rounding left out: ReLU where it rectifies."""
+        rectifies = self.specification.grid(tensor).rectifies
+        self.node("Relu" if rectifies else "Identity", [result], f"{tensor}.values")
 
     def smooth(self, layer: Smooth) -> None:
         delta = layer.delta * self.specification.grid(layer.input).scale
@@ -242,6 +247,19 @@ class _FloatWriter(Writer):
             f"{name}.product",
         )
         self.node("Add", [product, self.constant(f"{name}.bias", arrays[f"{name}.bias"])], LOGITS)
+
+
+class _UnroundedWriter(_FloatWriter):
+    """Values that end where the grids do.
+
+    The distance to an engine is then rounding alone. Clipping changes logits more than rounding
+    does, and by how much depends on the picture: a fault of an engine would hide behind it.
+    """
+
+    def activate(self, result: str, tensor: str) -> None:
+        grid = self.specification.grid(tensor)
+        limits = [self.scalar(grid.q_min * grid.scale), self.scalar(grid.q_max * grid.scale)]
+        self.node("Clip", [result, *limits], f"{tensor}.values")
 
     def end(self) -> None:
         taps = taps_of(self.specification.document)

@@ -3,7 +3,7 @@
 from qpde_perception.engines.building import Building
 from qpde_perception.engines.engine import Engine
 from qpde_perception.engines.errors import EngineError
-from qpde_perception.engines.reference import REFERENCE, REFERENCE_GRAPH, open_reference
+from qpde_perception.engines.reference import REFERENCE, open_reference
 from qpde_perception.engines.registry import (
     ACCELERATORS,
     CPU_ENGINES,
@@ -24,7 +24,6 @@ __all__ = [
     "CPU_ENGINES",
     "ENGINES",
     "REFERENCE",
-    "REFERENCE_GRAPH",
     "Building",
     "Engine",
     "EngineError",

@@ -74,15 +74,15 @@ class OnnxRuntimeEngine:
         return outputs
 
 
-class FloatReference(OnnxRuntimeEngine):
-    """Executes the float reference: unquantized activations, and what its grids would cut off."""
+class UnroundedReference(OnnxRuntimeEngine):
+    """Executes the reference of drift: activations not rounded, and what their grids cut off."""
 
-    name = "reference_fp32"
+    name = "reference_unrounded"
 
     def observe(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return logits, float32 (n, classes), and shares of saturated values, float32 (n, taps).
 
-        A graph of an older bundle has no taps.
+        A network without taps has none.
         """
         logits, *taps = self._outputs(batch)
         return logits, taps[0] if taps else np.empty((len(batch), 0), np.float32)

@@ -47,6 +47,7 @@ _LIBRARIES = {"tensorrt": ("tensorrt", "cuda"), "torch_tensorrt": ("torch_tensor
 CPU_GRAPH = "cpu.onnx"
 TENSORRT_GRAPH = "tensorrt.onnx"
 FLOAT_GRAPH = "reference_fp32.onnx"
+UNROUNDED_GRAPH = "reference_unrounded.onnx"
 
 _log = logging.getLogger(__name__)
 

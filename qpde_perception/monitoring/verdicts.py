@@ -32,7 +32,7 @@ REMEDIES = {
         "there, and calibrate or train again with such data where it must hold."
     ),
     Cause.REFERENCE_UNAVAILABLE: (
-        "Check that the bundle has reference_fp32.onnx and that ONNX Runtime can load it."
+        "Check that the bundle has reference_unrounded.onnx and that ONNX Runtime can load it."
     ),
 }
 

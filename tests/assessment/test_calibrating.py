@@ -13,7 +13,7 @@ from qpde_perception.assessment.errors import AssessmentError
 from qpde_perception.assessment.faults import FAULTS, healthy_input
 from qpde_perception.assessment.pictures import Pictures, pictures_of_drive, pictures_of_signs
 from qpde_perception.bundles import calibration_of
-from qpde_perception.compiling.parity import float_reference_of
+from qpde_perception.engines import open_reference
 from qpde_perception.engines.registry import build_engine
 from qpde_perception.frames import InputSpec
 from qpde_perception.frames.statistics import STATISTICS, input_statistics
@@ -26,7 +26,7 @@ SIDE = InputSpec(height=48, width=48)
 
 def measured(bundle, pairs, source="pictures"):
     engine = build_engine(bundle, "onnxruntime", threads=1)
-    return calibrate(bundle, engine, float_reference_of(bundle), Pictures(source, "group", pairs))
+    return calibrate(bundle, engine, open_reference(bundle), Pictures(source, "group", pairs))
 
 
 def scores(calibration, inputs):
@@ -127,7 +127,7 @@ def test_the_noise_is_the_mean_squared_distance_to_the_reference(tiny_bundle, bl
     found = measured(tiny_bundle, blobs)
     inputs = np.stack([healthy_input(image, tiny_bundle.manifest.input) for image, _ in blobs])
     engine = build_engine(tiny_bundle, "onnxruntime", threads=1)
-    distance = engine.infer(inputs) - float_reference_of(tiny_bundle).infer(inputs)
+    distance = engine.infer(inputs) - open_reference(tiny_bundle).infer(inputs)
     assert found.noise.variance == pytest.approx((distance**2).sum(1).mean(), rel=1e-5)
 
 
@@ -143,7 +143,7 @@ def test_too_few_groups_are_refused_with_their_number(tiny_bundle, blobs, count)
 
 
 def test_an_engine_without_noise_is_refused(tiny_bundle, blobs):
-    reference = float_reference_of(tiny_bundle)
+    reference = open_reference(tiny_bundle)
     with pytest.raises(AssessmentError, match="same bits"):
         calibrate(tiny_bundle, reference, reference, Pictures("pictures", "group", blobs))
 

@@ -20,6 +20,7 @@ FILES = (
     "cpu.onnx",
     "golden.npz",
     "reference_fp32.onnx",
+    "reference_unrounded.onnx",
     "specification.json",
     "tensorrt.onnx",
     "weights.safetensors",

@@ -56,7 +56,7 @@ def test_a_new_certificate_leaves_what_is_watched_on_the_card(tiny, sample, qpde
 def test_a_person_reads_a_table(tiny, sample, qpde):
     found = qpde("calibrate", "--model", tiny.path, "--drive", sample)
     assert "201 frames in 39 groups" in " ".join(found.out.split())
-    assert "squared distance to the float reference" in found.out
+    assert "squared distance to the network without" in found.out
 
 
 def test_data_or_a_drive_and_not_both(sample, qpde):

@@ -35,6 +35,7 @@ def test_what_was_packed_is_what_is_loaded(bundle):
         "cpu.onnx",
         "golden.npz",
         "reference_fp32.onnx",
+        "reference_unrounded.onnx",
         "specification.json",
         "tensorrt.onnx",
         "weights.safetensors",

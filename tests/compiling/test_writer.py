@@ -10,12 +10,15 @@ import torch
 
 from qpde_perception.bundles import golden_of
 from qpde_perception.compiling.cpu_writer import cpu_graph
-from qpde_perception.compiling.parity import float_reference_of, reference_of
+from qpde_perception.compiling.parity import (
+    float_reference_of,
+    reference_of,
+)
 from qpde_perception.compiling.specification import SPECIFICATION, WEIGHTS, Specification
 from qpde_perception.compiling.writer import float_graph
-from qpde_perception.engines import CPU_ENGINES
-from qpde_perception.engines.onnxruntime import FloatReference, OnnxRuntimeEngine
-from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, build_engine
+from qpde_perception.engines import CPU_ENGINES, open_reference
+from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine, UnroundedReference
+from qpde_perception.engines.registry import CPU_GRAPH, FLOAT_GRAPH, UNROUNDED_GRAPH, build_engine
 from qpde_perception.engines.self_test import Observing
 from qpde_perception.learning.quantizers import WeightQuantizer, set_active
 from qpde_perception.learning.training import predict
@@ -156,7 +159,12 @@ def test_every_sum_stands_between_quantized_tensors(shipped_bundle):
 
 
 @pytest.mark.parametrize(
-    ("name", "outputs"), [(CPU_GRAPH, ["logits"]), (FLOAT_GRAPH, ["logits", "saturation"])]
+    ("name", "outputs"),
+    [
+        (CPU_GRAPH, ["logits"]),
+        (FLOAT_GRAPH, ["logits"]),
+        (UNROUNDED_GRAPH, ["logits", "saturation"]),
+    ],
 )
 def test_graphs_take_bytes_of_any_batch_and_name_their_outputs(tiny_bundle, name, outputs):
     graph = onnx.load_from_string(tiny_bundle.read(name)).graph
@@ -166,20 +174,18 @@ def test_graphs_take_bytes_of_any_batch_and_name_their_outputs(tiny_bundle, name
     assert [output.name for output in graph.output] == outputs
 
 
-def test_the_float_reference_tells_what_share_of_values_its_grids_would_cut_off(
-    tiny_bundle, images
-):
+def test_the_unrounded_reference_tells_what_share_of_values_its_grids_cut_off(tiny_bundle, images):
     """Held against the values of the tapped tensors themselves."""
     files = tiny_bundle.read(SPECIFICATION), tiny_bundle.read(WEIGHTS)
     document = Specification.from_files(*files).document
-    model = onnx.load_from_string(tiny_bundle.read(FLOAT_GRAPH))
+    model = onnx.load_from_string(tiny_bundle.read(UNROUNDED_GRAPH))
     taps = golden_of(tiny_bundle).taps
     values = [onnx.helper.make_empty_tensor_value_info(f"{tap}.values") for tap in taps]
     model.graph.output.extend(values)
     pixels = images(24, 16, seed=12)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     _, _, *tapped = session.run(None, {"pixels": pixels})
-    _, saturation = float_reference_of(tiny_bundle).observe(pixels)
+    _, saturation = open_reference(tiny_bundle).observe(pixels)
     for tap, real, share in zip(taps, tapped, saturation.T, strict=True):
         grid = document.grids[tap]
         codes = np.rint(real / grid.scale)
@@ -187,8 +193,20 @@ def test_the_float_reference_tells_what_share_of_values_its_grids_would_cut_off(
     assert (saturation.max(0) > 0).all()
 
 
+def test_what_is_not_rounded_is_nearer_to_the_integers_than_what_is_not_clipped(shipped_bundle):
+    golden = golden_of(shipped_bundle)
+    rounding, both = (
+        np.mean((reference.infer(golden.pixels) - golden.logits) ** 2)
+        for reference in (
+            open_reference(shipped_bundle),
+            float_reference_of(shipped_bundle),
+        )
+    )
+    assert 0 < rounding < 0.2 * both
+
+
 def test_a_reference_without_taps_gives_logits_alone(tiny_bundle, images):
-    reference = FloatReference(tiny_bundle.read(CPU_GRAPH), 1)
+    reference = UnroundedReference(tiny_bundle.read(CPU_GRAPH), 1)
     logits, saturation = reference.observe(images(3, 16, seed=13))
     assert np.array_equal(logits, reference.infer(images(3, 16, seed=13)))
     assert saturation.shape == (3, 0)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from qpde_perception.bundles import CALIBRATION, CERTIFICATE, BundleError, Cause, golden_of
-from qpde_perception.engines import REFERENCE, REFERENCE_GRAPH, EngineError, open_engine
+from qpde_perception.engines import REFERENCE, EngineError, open_engine
 from qpde_perception.engines.reference import open_reference
+from qpde_perception.engines.registry import UNROUNDED_GRAPH
 from qpde_perception.monitoring import Level
 from qpde_perception.perception import Classifier, DriftPolicy, DriftWatch, NoFilter
 
@@ -188,9 +189,9 @@ def test_a_model_without_parts_says_what_is_not_watched(watched, shipped_bundle)
 
 @pytest.mark.parametrize("graph", [None, b"no graph"])
 def test_a_reference_that_cannot_load_is_a_warning_for_every_engine(watched, shipped_bundle, graph):
-    bundle = without(shipped_bundle, REFERENCE_GRAPH)
+    bundle = without(shipped_bundle, UNROUNDED_GRAPH)
     if graph is not None:
-        bundle.contents[REFERENCE_GRAPH] = graph
+        bundle.contents[UNROUNDED_GRAPH] = graph
     watch, classifier, _ = watched(bundle=bundle)
     rounds(watch, classifier)
     for _ in range(2):

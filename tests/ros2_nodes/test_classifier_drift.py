@@ -21,9 +21,9 @@ from qpde_perception.bags import open_drive
 from qpde_perception.bags.cameras import cameras_of
 from qpde_perception.bags.replay import replay
 from qpde_perception.bundles import CALIBRATION, CERTIFICATE, GOLDEN, calibration_of, golden_of
-from qpde_perception.engines import REFERENCE, REFERENCE_GRAPH, open_engine
+from qpde_perception.engines import REFERENCE, open_engine
 from qpde_perception.engines.onnxruntime import OnnxRuntimeEngine
-from qpde_perception.engines.registry import CPU_GRAPH
+from qpde_perception.engines.registry import CPU_GRAPH, UNROUNDED_GRAPH
 from qpde_perception.frames.statistics import input_statistics
 from qpde_perception.monitoring import Accounting
 from qpde_perception.monitoring.diagnosis import rank
@@ -379,7 +379,7 @@ def test_an_only_engine_without_finite_logits_is_named_as_changed(changing, pict
     assert rig.level("engine") == ERROR
 
 
-@pytest.mark.parametrize("missing", [REFERENCE_GRAPH, "both"])
+@pytest.mark.parametrize("missing", [UNROUNDED_GRAPH, "both"])
 def test_a_model_without_what_drift_is_held_against_is_served_and_told(
     classifier, pictures, bundle_with, missing
 ):
@@ -397,7 +397,7 @@ def test_a_model_without_what_drift_is_held_against_is_served_and_told(
         assert values["noise_ratio"] == "N/A"
     else:
         assert values["cause"] == "reference unavailable"
-        assert REFERENCE_GRAPH in values["unwatched"]
+        assert UNROUNDED_GRAPH in values["unwatched"]
         assert values["observed"] == "0"
     assert values["golden_checks"] == "1"
     rig.finish()
