@@ -157,6 +157,25 @@ def test_the_node_takes_every_value_of_a_parameter_file(path):
         assert values[name] == (tuple(value) if isinstance(value, list) else value)
 
 
+@pytest.mark.parametrize("path", CONFIG, ids=lambda path: path.name)
+def test_every_parameter_of_a_parameter_file_is_explained_above_it(path):
+    table = bag_player_node.DECLARATIONS if "bag_player" in path.name else parameters.DECLARATIONS
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    explained = set()
+    for declaration in table:
+        said = f"{declaration.description} Allowed: {declaration.limits}."
+        said = said if declaration.limits else declaration.description
+        for number, line in enumerate(lines):
+            if line.removeprefix("# ").startswith(f"{declaration.name}: "):
+                above = " ".join(each.removeprefix("# ") for each in lines[:number])
+                assert above.endswith(said)
+                explained.add(declaration.name)
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+    assert set(given) <= explained
+    if path.name == "classifier.param.yaml":
+        assert explained == {each.name for each in table}
+
+
 def test_a_player_started_by_launch_without_topics_to_wait_for_waits_for_none(tmp_path):
     path = tmp_path / "bag_player.yaml"  # as launch_ros writes the arguments' defaults
     given = {"drive": "d.mcap", "rate": 1.0, "wait_for_subscribers": []}

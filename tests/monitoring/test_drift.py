@@ -145,17 +145,18 @@ def test_a_scale_wrong_by_a_little_is_found_in_time(calibration, drive) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shift", "cause", "fault", "level"),
+    ("shift", "wanted"),
     [
-        (FOG, Cause.WORLD_CHANGED, "fog", Level.WARN),
-        (BLUR, Cause.CAMERA_DEGRADED, "blur", Level.WARN),
-        (SWAPPED, Cause.PREPROCESSING_WRONG, "channels swapped", Level.ERROR),
-        (STRANGE, Cause.WORLD_CHANGED, "", Level.WARN),
+        (FOG, (Cause.WORLD_CHANGED, "fog", Level.WARN)),
+        (BLUR, (Cause.CAMERA_DEGRADED, "blur", Level.WARN)),
+        (SWAPPED, (Cause.PREPROCESSING_WRONG, "channels swapped", Level.ERROR)),
+        (STRANGE, (Cause.WORLD_CHANGED, "", Level.WARN)),
     ],
 )
 def test_inputs_that_are_off_explain_what_the_engine_does_with_them(
-    calibration, drive, shift, cause, fault, level
+    calibration, drive, shift, wanted
 ) -> None:
+    cause, fault, level = wanted
     monitor = monitor_of(calibration)
     feed(monitor, drive, 500)
     until_raised(monitor, drive, shift=shift, noise=3, disagreement=0.3)
