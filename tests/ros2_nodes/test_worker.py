@@ -8,7 +8,8 @@ from queue import Queue
 import numpy as np
 import pytest
 
-from qpde_perception.engines import REFERENCE, REFERENCE_GRAPH, EngineError
+from qpde_perception.engines import REFERENCE, EngineError
+from qpde_perception.engines.registry import UNROUNDED_GRAPH
 from qpde_perception.frames import CameraFrame
 from qpde_perception.monitoring import DropReason
 from qpde_perception.perception import Classifier, NoFilter, Perception
@@ -177,7 +178,7 @@ def test_the_float_reference_stands_in_on_demand_where_the_model_has_one(
 ):
     contents = dict(shipped_bundle.contents)
     if missing:
-        del contents[REFERENCE_GRAPH]
+        del contents[UNROUNDED_GRAPH]
     watch = Watch()
     worker, line, outcomes, log = watched_worker(watch, replace(shipped_bundle, contents=contents))
     watch.why = "engine changed"
@@ -186,7 +187,7 @@ def test_the_float_reference_stands_in_on_demand_where_the_model_has_one(
     if missing:
         assert (line.engine.name, line.refusals) == ("onnxruntime", {})
         assert log[0].startswith(f"{REFERENCE} cannot stand in: ")
-        assert REFERENCE_GRAPH in log[0]
+        assert UNROUNDED_GRAPH in log[0]
     else:
         assert (line.engine.name, watch.seen[-1]) == (REFERENCE, REFERENCE)
         assert line.refusals == {"onnxruntime": "engine changed"}
