@@ -190,6 +190,21 @@ def test_the_fault_is_named_anew_when_another_takes_its_place(calibration, drive
     assert [each.fault for each in monitor.report.causes] == ["blur"]
 
 
+def test_a_fault_is_judged_by_the_frames_since_it_began_and_again_as_it_grows(
+    calibration, drive
+) -> None:
+    heavy = (0.0, 0.0, -2.5, 0.0, -2.0)
+    at_once, growing = monitor_of(calibration), monitor_of(calibration)
+    feed(at_once, drive, 500)
+    until_raised(at_once, drive, shift=heavy)
+    assert "blur of severity 4" in at_once.report.causes[0].message
+
+    feed(growing, drive, 300, shift=BLUR)
+    assert "blur of severity 2" in growing.report.causes[0].message
+    feed(growing, drive, 80, shift=heavy)
+    assert "blur of severity 4" in growing.report.causes[0].message
+
+
 def test_a_changed_world_is_at_no_time_taken_for_a_changed_engine(calibration, drive) -> None:
     """The distance rises at once and much, the inputs slowly."""
     monitor = monitor_of(calibration)
