@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qpde_perception.monitoring import Evidence, MonitoringError, upper_mean_bound
@@ -132,24 +132,27 @@ def test_evidence_at_its_cap_is_soon_gone_when_the_fault_has_passed() -> None:
     feed(evidence, [[0.8]] * 5000)
     assert evidence.values == pytest.approx(10 / ALPHA)
 
-    values = feed(evidence, [[0.05]] * 400)
+    values = feed(evidence, [[0.05]] * 800)
 
     assert int((values[:, 0] < 1).argmax()) < 120
     assert values[-1] < 1
+    assert evidence.recent < 20
 
 
-def test_a_restart_neither_makes_wealth_nor_keeps_the_old_delay() -> None:
-    old, new = Evidence([0.1, 0.1]), Evidence([0.1, 0.1])
-    for evidence in (old, new):
-        feed(evidence, [[0.05, 0.05]] * 3000)
-    before = new.values.copy()
-    new.restart(np.array([True, False]))
+def test_a_restart_begins_as_at_first_with_the_wealth_that_there_is() -> None:
+    rng = np.random.default_rng(4)
+    restarted, other, fresh = (Evidence([0.1, 0.1]) for _ in range(3))
+    past = rng.random((3000, 2)) * 0.1
+    feed(restarted, past), feed(other, past)
+    wealth = restarted.values.copy()
+    restarted.restart(np.array([True, False]))
 
-    assert new.values.tolist() == before.tolist()
-    assert new.recent[0] == 0
-    found_old, found_new = (feed(each, [[0.5, 0.5]] * 60) for each in (old, new))
-    assert (found_new[:, 0] >= 10).argmax() < (found_old[:, 0] >= 10).argmax()
-    assert found_new[:, 1].tolist() == found_old[:, 1].tolist()
+    assert restarted.values.tolist() == wealth.tolist()
+    assert restarted.recent[0] == 0
+    stream = rng.random((300, 2)) * 0.3
+    new, old, first = (feed(each, stream) for each in (restarted, other, fresh))
+    np.testing.assert_allclose(new[:, 0], wealth[0] * first[:, 0])
+    assert new[:, 1].tolist() == old[:, 1].tolist()
 
 
 def test_restarts_on_every_withdrawal_keep_the_level_over_the_whole_stream() -> None:
@@ -244,6 +247,17 @@ def test_the_bound_is_above_the_mean_grows_with_confidence_and_forgets_the_order
     assert np.mean(values) - 1e-9 <= bound <= 1
     assert upper_mean_bound(values[::-1], confidence) == pytest.approx(bound, abs=1e-5)
     assert upper_mean_bound(values, 1 - (1 - confidence) / 2) >= bound - 1e-5
+
+
+@given(values=st.lists(st.floats(0, 0.9), min_size=3, max_size=50), confidence=st.floats(0.1, 0.99))
+def test_the_bound_is_where_bets_on_less_have_won_what_the_confidence_asks(
+    values, confidence
+) -> None:
+    bound = upper_mean_bound(values, confidence)
+    assume(bound < 1 - 1e-6)
+    won = [np.prod(1 + bet * (bound - np.array(values))) for bet in bets([1 - bound])[0]]
+
+    assert np.mean(won) == pytest.approx(1 / (1 - confidence), rel=0.01)
 
 
 @pytest.mark.parametrize("mean", [0.01, 0.1, 0.5, 0.9])
