@@ -24,8 +24,9 @@ from qpde_perception.bags import open_drive
 from qpde_perception.bags.cameras import cameras_of
 from qpde_perception.bags.messages import camera_frame
 from qpde_perception.bundles import find_model, load_bundle
+from qpde_perception.drift import DriftPolicy, DriftWatch
 from qpde_perception.engines import open_engine
-from qpde_perception.perception import Classifier, DriftPolicy, DriftWatch, NoFilter
+from qpde_perception.perception import Classifier, NoFilter
 
 SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "traffic_signs.mcap"
 BLOCK = 50

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from rclpy.impl.implementation_singleton import rclpy_implementation
 
 from qpde_perception.bundles import Cause
+from qpde_perception.drift import DriftPolicy, DriftWatch
 from qpde_perception.engines import REFERENCE
 from qpde_perception.monitoring import Level, drift_task
-from qpde_perception.perception import DriftPolicy, DriftWatch
 from ros2_nodes.camera import RESULTS
 from ros2_nodes.executor import NodeExecutor
 from ros2_nodes.messages import Number, number

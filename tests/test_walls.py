@@ -15,9 +15,10 @@ FLOORS: dict[str, set[str]] = {
     "frames": set(),
     "engines": {"frames", "bundles"},
     "bundles": {"frames"},
-    "perception": {"frames", "engines", "bundles", "monitoring"},
+    "perception": {"frames", "engines", "bundles"},
     "monitoring": {"bundles"},
-    "bags": {"frames", "engines", "bundles", "perception", "monitoring"},
+    "drift": {"frames", "engines", "bundles", "perception", "monitoring"},
+    "bags": {"frames", "engines", "bundles", "perception", "monitoring", "drift"},
     "reports": {"frames", "engines", "bundles", "perception", "monitoring"},
     "learning": {"frames", "bundles"},
     "compiling": {"frames", "engines", "bundles", "learning"},
@@ -26,7 +27,10 @@ FLOORS: dict[str, set[str]] = {
         *("learning", "compiling"),
     },
 }
-VEHICLE = ("frames", "engines", "bundles", "perception", "monitoring", "bags", "reports")
+VEHICLE = (
+    *("frames", "engines", "bundles", "perception", "monitoring", "drift"),
+    *("bags", "reports"),
+)
 TORCH_ENGINE = "engines/torch_tensorrt.py"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 NODES = sorted((PACKAGE.parent / "ros2_nodes").rglob("*.py"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.bags.replay import Dropped, Published
+from qpde_perception.drift import DriftPolicy, DriftWatch
 from qpde_perception.engines import EngineError
 from qpde_perception.monitoring import DriftCourse, DropReason, drift_task
-from qpde_perception.perception import DriftPolicy, DriftWatch
 
 if TYPE_CHECKING:
     import numpy as np

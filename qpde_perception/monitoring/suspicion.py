@@ -26,6 +26,12 @@ _PATIENCE = 16
 # What was healthy this much longer than it has risen, and so long at least, was healthy at first.
 _HEALTHY_TIMES = 2
 _HEALTHY_FRAMES = 64
+# No weather, camera or preparation that was simulated makes the squared distance more than 15 times
+# its healthy mean; a scale wrong by 2 makes it 130 to 260 times. So where most of these frames are
+# beyond this ratio it is the engine, whatever the inputs are.
+_BEYOND_INPUTS = 32.0
+_BEYOND_FRAMES = 16
+_BEYOND_SHARE = 0.75
 # Frames that a diagnosis rests on, at most; it is made anew every so many.
 _WINDOW = 64
 _DIAGNOSE_EVERY = 8
@@ -75,7 +81,8 @@ class Suspicion:
     part in them. The distance to the reference and disagreement say what the engine does with it.
     So the engine is named where these are raised, have risen for some frames, and no input is even
     under suspicion; and it is no longer where golden frames since that rise show that it has not
-    changed, or where inputs that were off by then account for it.
+    changed, or where inputs that were off by then account for it. A distance larger than any inputs
+    make it is the engine's in any case.
     """
 
     def __init__(self, calibration: Calibration, alpha: float) -> None:
@@ -99,6 +106,7 @@ class Suspicion:
         self._diagnosis = Diagnosis(None, 0.0, 0.0)
         self._named_at: dict[int, int] = {}
         self._healthy_before = [False] * _ENGINE
+        self._beyond = np.zeros(_BEYOND_FRAMES, dtype=bool)
         self._golden_passed_at = -1
         self._answered = False
 
@@ -131,6 +139,8 @@ class Suspicion:
         numbers = numbers_of(self._calibration, observation)
         ranks = numbers[self._first_input : self._first_input + self._scores.shape[1]]
         self._scores[self._frames % _WINDOW] = [normal_score(each) for each in ranks]
+        ratio = observation.squared_distance / self._calibration.noise.variance
+        self._beyond[self._frames % _BEYOND_FRAMES] = ratio > _BEYOND_INPUTS
         self._frames += 1
         self._evidence.add(numbers)
         self._judge()
@@ -201,6 +211,8 @@ class Suspicion:
             named_at = self._named_at.get(each)
             if not self._raised[each] or self._exonerated(each):
                 self._named_at.pop(each, None)
+            elif self._beyond_inputs(each):
+                self._named_at.setdefault(each, self._frames)
             elif named_at is not None:
                 if any(self._evidence.risen_since(int(one)) <= named_at for one in world):
                     del self._named_at[each]
@@ -211,11 +223,19 @@ class Suspicion:
         """Whether golden frames speak for the engine.
 
         They say that it is the same as at first. So it has not changed where it was healthy then;
-        where nobody knows, inputs under suspicion are the better explanation.
+        where nobody knows, inputs under suspicion are the better explanation, unless no inputs can
+        be.
         """
+        if self._beyond_inputs(suspect):
+            return False
         return self._golden_passed_at > self._evidence.risen_since(suspect) and (
             self._healthy_before[suspect] or self._world_suspect()
         )
+
+    def _beyond_inputs(self, suspect: int) -> bool:
+        """Whether the distance is larger than any inputs make it."""
+        share = float(self._beyond.mean())
+        return _ENGINE_RULES[suspect] == "noise" and share >= _BEYOND_SHARE
 
     def _world_suspect(self) -> bool:
         recent = self._evidence.recent[_ENGINE:]

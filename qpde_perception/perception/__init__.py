@@ -1,7 +1,6 @@
 """Perception: the one road from a camera frame to classes."""
 
 from qpde_perception.perception.classifier import Classifier, Request, classify_together
-from qpde_perception.perception.drift_watch import DriftPolicy, DriftWatch
 from qpde_perception.perception.filters import (
     ExponentialFilter,
     Filtered,
@@ -15,8 +14,6 @@ from qpde_perception.perception.values import Perception, RegionResult
 
 __all__ = [
     "Classifier",
-    "DriftPolicy",
-    "DriftWatch",
     "ExponentialFilter",
     "Filtered",
     "HysteresisFilter",

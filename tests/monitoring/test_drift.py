@@ -167,6 +167,22 @@ def test_inputs_that_are_off_explain_what_the_engine_does_with_them(
     assert monitor.report.level == level
 
 
+def test_a_distance_that_no_inputs_explain_is_the_engines_whatever_golden_frames_say(
+    calibration, drive
+) -> None:
+    """An engine that was wrong from the start answers golden frames as at first."""
+    monitor = monitor_of(calibration)
+    asked(monitor)
+    for _ in range(60):
+        monitor.observe(drive.item(shift=FOG, noise=1000))
+        if monitor.wants_golden:
+            asked(monitor)
+
+    assert (Cause.ENGINE_CHANGED, "noise") in said(monitor)
+    assert (Cause.WORLD_CHANGED, "inputs") in said(monitor)
+    assert monitor.report.level == Level.ERROR
+
+
 def test_a_changed_world_is_at_no_time_taken_for_a_changed_engine(calibration, drive) -> None:
     """The distance rises at once and much, the inputs slowly."""
     monitor = monitor_of(calibration)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qpde_perception.bundles import golden_of
+from qpde_perception.drift.shadow import Sampling, Shadow
 from qpde_perception.engines import EngineError, open_reference
 from qpde_perception.frames.statistics import input_statistics
-from qpde_perception.perception.shadow import Sampling, Shadow
 
 CLASSES, TAPS = 3, 2
 

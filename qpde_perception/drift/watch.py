@@ -9,10 +9,10 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from qpde_perception.bundles import BundleError, calibration_of, global_bound_of
+from qpde_perception.drift.golden_watch import GoldenWatch
+from qpde_perception.drift.shadow import Sampling, Shadow
 from qpde_perception.engines import REFERENCE, EngineError, open_reference
 from qpde_perception.monitoring import DriftMonitor
-from qpde_perception.perception.golden_watch import GoldenWatch
-from qpde_perception.perception.shadow import Sampling, Shadow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qpde_perception.bundles import golden_of
+from qpde_perception.drift.golden_watch import AT_A_TIME, GoldenWatch
 from qpde_perception.engines import EngineError
-from qpde_perception.perception.golden_watch import AT_A_TIME, GoldenWatch
 
 
 class Engine:

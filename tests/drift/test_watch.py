@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from qpde_perception.bundles import CALIBRATION, CERTIFICATE, BundleError, Cause, golden_of
+from qpde_perception.drift import DriftPolicy, DriftWatch
 from qpde_perception.engines import REFERENCE, EngineError, open_engine
 from qpde_perception.engines.reference import open_reference
 from qpde_perception.engines.registry import UNROUNDED_GRAPH
 from qpde_perception.monitoring import Level
-from qpde_perception.perception import Classifier, DriftPolicy, DriftWatch, NoFilter
+from qpde_perception.perception import Classifier, NoFilter
 
 EVERYTHING = DriftPolicy(share=1.0, golden_period_s=120.0, alpha=0.001)
 
@@ -116,9 +117,7 @@ def test_what_an_engine_answered_is_not_held_against_the_one_after_it(shipped_bu
         return observe(batch)
 
     reference.observe = slow
-    monkeypatch.setattr(
-        "qpde_perception.perception.drift_watch.open_reference", lambda _bundle: reference
-    )
+    monkeypatch.setattr("qpde_perception.drift.watch.open_reference", lambda _bundle: reference)
     watch = DriftWatch(shipped_bundle, EVERYTHING)
     classifier = Classifier(shipped_bundle, Changeable(shipped_bundle), NoFilter())
     pixels = golden_of(shipped_bundle).pixels[:4]

@@ -1,0 +1,5 @@
+"""The watch over a served model: what engines and the float reference say, as numbers."""
+
+from qpde_perception.drift.watch import DriftPolicy, DriftWatch
+
+__all__ = ["DriftPolicy", "DriftWatch"]
