@@ -44,7 +44,7 @@ class Bursts:
 def adversary(mean: float, wealth: Array, rng: np.random.Generator) -> Array:
     """Return what knows the wealth: bold while it is below 1, then a little above nothing.
 
-    The mean is exactly that of the null, whatever the wealth.
+    The mean is at most that of the null, whatever the wealth.
     """
     bold = (rng.random(len(wealth)) < mean).astype(np.float64)
     small = np.minimum(rng.exponential(mean, len(wealth)), 1.0)
