@@ -7,7 +7,6 @@ kept is the largest average of every stream, so that one pass answers for every 
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from qpde_perception.monitoring.evidence import Evidence
 from qpde_perception.monitoring.suspicion import numbers_of, observables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from qpde_perception.bundles import Calibration
     from qpde_perception.monitoring import Observation
@@ -29,7 +28,7 @@ SWITCH = 0.02
 BOLD_ABOVE = 0.3
 
 
-def matrix_of(calibration: Calibration, observations: list[Observation]) -> np.ndarray:
+def matrix_of(calibration: Calibration, observations: Sequence[Observation]) -> np.ndarray:
     """Return the numbers of observations, shape (n, observables)."""
     return np.array([numbers_of(calibration, each) for each in observations])
 
@@ -39,22 +38,16 @@ def nulls_of(calibration: Calibration) -> np.ndarray:
     return np.array([each.bound for _, each in observables_of(calibration)])
 
 
-def largest_evidence(
-    nulls: np.ndarray, streams: int, frames: int, step: Next, say: Callable[[str], None]
-) -> np.ndarray:
+def largest_evidence(nulls: np.ndarray, streams: int, frames: int, step: Next) -> np.ndarray:
     """Return the largest average of the e-values that each stream ever had, shape (streams,)."""
     size = len(nulls)
     # The cap is that of `Suspicion` for the smallest alpha.
     evidence = Evidence(np.tile(nulls, streams), 10 * size / min(ALPHAS))
     largest = combined = np.ones(streams)
-    said = time.monotonic()
-    for frame in range(frames):
+    for _ in range(frames):
         evidence.add(step(combined).reshape(-1))
         combined = evidence.values.reshape(streams, size).mean(1)
         largest = np.maximum(largest, combined)
-        if time.monotonic() - said > 5:
-            said = time.monotonic()
-            say(f"{frame * streams / 1e6:.1f} of {frames * streams / 1e6:.0f} million frames")
     return largest
 
 
@@ -97,7 +90,7 @@ def resampled(bank: np.ndarray, streams: int, rng: np.random.Generator) -> Next:
 
 
 def by_track(
-    bank: np.ndarray, tracks: np.ndarray, streams: int, share: float, rng: np.random.Generator
+    bank: np.ndarray, tracks: np.ndarray, *, streams: int, share: float, rng: np.random.Generator
 ) -> Next:
     """Real tracks after one another at random, a share of the frames of each in their order.
 
