@@ -126,17 +126,13 @@ def main() -> None:
     given = parser.parse_args()
     results = json.loads(given.results.read_text())
     if alarms := results.get("false-alarms"):
+        names = [name for name in alarms[0] if name not in {"stream", "frames", "streams"}]
         cells = [
-            [row["stream"], f"{row['null']:g}", f"{row['frames']:,}", f"{row['alarms']:.2%}"]
+            [row["stream"], f"{row['frames']:,}", *(f"{row[name]:.2%}" for name in names)]
             for row in alarms
         ]
-        print(markdown(["stream", "null", "frames", "streams that ever alarm"], cells), "\n")
-    if tracks := results.get("tracks"):
-        cells = [
-            [row["stream"], f"{row['frames']:,}", f"{row['alpha']:g}", f"{row['alarms']:.1%}"]
-            for row in tracks
-        ]
-        print(markdown(["stream", "frames", "alpha", "streams with a verdict"], cells), "\n")
+        heads = [f"alarms at alpha {name}" for name in names]
+        print(markdown(["stream", "frames", *heads], cells), "\n")
     if faults := results.get("faults"):
         for period in sorted({row["golden_period"] for row in faults}, reverse=True):
             print(faults_table([row for row in faults if row["golden_period"] == period]), "\n")

@@ -12,7 +12,7 @@ from qpde_perception.monitoring.evidence import Evidence
 from qpde_perception.monitoring.verdicts import Observation, Verdict, verdict
 
 if TYPE_CHECKING:
-    from qpde_perception.bundles import Calibration
+    from qpde_perception.bundles import Calibration, MeanReference
     from qpde_perception.monitoring.recent import Recent
 
 # The cap on the average of all that one observable alone can hold up, over 1 / alpha.
@@ -40,6 +40,35 @@ _ENGINE_RULES = ("noise", "disagreement")
 _ENGINE = len(_ENGINE_RULES)
 
 
+def observables_of(calibration: Calibration) -> list[tuple[str, MeanReference]]:
+    """Return each observable's name and null: the engine's, the taps', the inputs' both ways."""
+    inputs = calibration.inputs.statistics
+    return [
+        ("noise", calibration.noise.capped),
+        ("disagreement", calibration.disagreement),
+        *((f"saturation of {tap.name}", tap.capped) for tap in calibration.taps),
+        *((f"{each.name} high", each.above) for each in inputs),
+        *((f"{each.name} low", each.below) for each in inputs),
+    ]
+
+
+def numbers_of(calibration: Calibration, observation: Observation) -> list[float]:
+    """Return what an observation says of each observable, 0 to 1, in their order."""
+    noise, statistics = calibration.noise, calibration.inputs.statistics
+    ranks = [
+        rank(value, each.quantiles)
+        for value, each in zip(observation.statistics, statistics, strict=True)
+    ]
+    taps = zip(observation.saturation, calibration.taps, strict=True)
+    return [
+        min(observation.squared_distance / noise.variance / noise.cap, 1.0),
+        float(observation.disagrees),
+        *(min(share / tap.cap, 1.0) for share, tap in taps),
+        *ranks,
+        *(1 - each for each in ranks),
+    ]
+
+
 class Suspicion:
     """The e-processes of all observables, and the verdicts that rest on them.
 
@@ -65,13 +94,7 @@ class Suspicion:
         """
         self._calibration = calibration
         inputs = calibration.inputs.statistics
-        observables = [
-            ("noise", calibration.noise.capped),
-            ("disagreement", calibration.disagreement),
-            *((f"saturation of {tap.name}", tap.capped) for tap in calibration.taps),
-            *((f"{each.name} high", each.above) for each in inputs),
-            *((f"{each.name} low", each.below) for each in inputs),
-        ]
+        observables = observables_of(calibration)
         self._names = [name for name, _ in observables]
         self._needed = len(observables) / alpha
         self._evidence = Evidence([each.bound for _, each in observables], _CAP * self._needed)
@@ -113,25 +136,13 @@ class Suspicion:
 
     def add(self, observation: Observation) -> None:
         """Take one sampled item."""
-        noise, statistics = self._calibration.noise, self._calibration.inputs.statistics
-        taps = zip(observation.saturation, self._calibration.taps, strict=True)
-        ranks = [
-            rank(value, each.quantiles)
-            for value, each in zip(observation.statistics, statistics, strict=True)
-        ]
+        numbers = numbers_of(self._calibration, observation)
+        ranks = numbers[self._first_input : self._first_input + self._scores.shape[1]]
         self._scores[self._frames % _WINDOW] = [normal_score(each) for each in ranks]
-        ratio = observation.squared_distance / noise.variance
+        ratio = observation.squared_distance / self._calibration.noise.variance
         self._beyond[self._frames % _BEYOND_FRAMES] = ratio > _BEYOND_INPUTS
         self._frames += 1
-        self._evidence.add(
-            [
-                min(ratio / noise.cap, 1.0),
-                float(observation.disagrees),
-                *(min(share / tap.cap, 1.0) for share, tap in taps),
-                *ranks,
-                *(1 - each for each in ranks),
-            ]
-        )
+        self._evidence.add(numbers)
         self._judge()
 
     def verdicts(self, recent: Recent) -> list[Verdict]:
