@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from qpde_perception.engines import Engine
     from qpde_perception.monitoring import DriftReport, Observation, Verdict
     from qpde_perception.perception.classifier import Classifier
+
+_ALIKE = 32
+"""Items in a row that are alike: a sign is seen in about as many frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,10 @@ class DriftWatch:
 
     def _begin(self, engine: Engine | None) -> None:
         monitor = DriftMonitor(
-            self._calibration, global_bound=self._global_bound, alpha=self._policy.alpha
+            self._calibration,
+            global_bound=self._global_bound,
+            alpha=self._policy.alpha,
+            block=math.ceil(_ALIKE * self._policy.share) or 1,
         )
         if self._lost:
             monitor.lose_reference(self._lost)

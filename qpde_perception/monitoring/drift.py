@@ -29,7 +29,12 @@ class DriftMonitor:
     """
 
     def __init__(
-        self, calibration: Calibration | None, *, global_bound: float | None, alpha: float
+        self,
+        calibration: Calibration | None,
+        *,
+        global_bound: float | None,
+        alpha: float,
+        block: int = 1,
     ) -> None:
         """Start without suspicion.
 
@@ -39,6 +44,9 @@ class DriftMonitor:
                 where there is no certificate.
             alpha: Probability of ever raising a verdict on evidence while nothing has changed, at
                 most.
+            block: Number of items whose mean is one number for the evidence. Items of one track, or
+                of one stretch of road, are alike: where many are sampled the null holds of the mean
+                of each such group, and not of each item given the one before.
 
         Raises:
             MonitoringError: If alpha is not above 0 and below 1, or the bound is not above 0.
@@ -52,7 +60,7 @@ class DriftMonitor:
         self._calibration = calibration
         self._bound = global_bound
         self._alpha = alpha
-        self._suspicion = Suspicion(calibration, alpha) if calibration else None
+        self._suspicion = Suspicion(calibration, alpha, block) if calibration else None
         self._recent = Recent(calibration)
         self._proofs: list[Verdict] = []
         self._proof_answered = True

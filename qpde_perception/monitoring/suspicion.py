@@ -85,14 +85,17 @@ class Suspicion:
     make it is the engine's in any case.
     """
 
-    def __init__(self, calibration: Calibration, alpha: float) -> None:
+    def __init__(self, calibration: Calibration, alpha: float, block: int = 1) -> None:
         """Start without suspicion.
 
         Args:
             calibration: What is normal.
             alpha: Probability of ever raising a verdict while nothing has changed, at most.
+            block: Number of items whose mean the evidence takes as one.
         """
         self._calibration = calibration
+        self._block: list[list[float]] = []
+        self._block_size = block
         inputs = calibration.inputs.statistics
         observables = observables_of(calibration)
         self._names = [name for name, _ in observables]
@@ -135,8 +138,12 @@ class Suspicion:
             self._golden_passed_at = self._frames
 
     def add(self, observation: Observation) -> None:
-        """Take one sampled item."""
-        numbers = numbers_of(self._calibration, observation)
+        """Take one sampled item; nothing is judged before the items of a block are complete."""
+        self._block.append(numbers_of(self._calibration, observation))
+        if len(self._block) < self._block_size:
+            return
+        numbers = np.mean(self._block, axis=0).tolist()
+        self._block.clear()
         ranks = numbers[self._first_input : self._first_input + self._scores.shape[1]]
         self._scores[self._frames % _WINDOW] = [normal_score(each) for each in ranks]
         ratio = observation.squared_distance / self._calibration.noise.variance
