@@ -167,6 +167,23 @@ def test_inputs_that_are_off_explain_what_the_engine_does_with_them(
     assert monitor.report.level == level
 
 
+def test_where_the_distance_is_first_and_golden_frames_are_fine_the_inputs_give_the_cause(
+    calibration, drive
+) -> None:
+    """A distance can have its evidence before the inputs that made it have theirs."""
+    monitor = monitor_of(calibration)
+    feed(monitor, drive, 500)
+    first = None
+    while first is None:
+        monitor.observe(drive.item(shift=SWAPPED, noise=5))
+        if monitor.wants_golden:
+            asked(monitor)
+        first = next(iter(monitor.report.causes), None)
+
+    assert (first.cause, first.rule) == (Cause.PREPROCESSING_WRONG, "noise")
+    assert first.fault == "channels swapped"
+
+
 def test_a_distance_that_no_inputs_explain_is_the_engines_whatever_golden_frames_say(
     calibration, drive
 ) -> None:
