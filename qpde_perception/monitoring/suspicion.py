@@ -242,7 +242,9 @@ class Suspicion:
         if not len(inputs):
             return
         since = self._evidence.risen_since(self._first_input + int(inputs.argmax()))
-        frames = min(max(self._frames - since, _DIAGNOSE_EVERY), _WINDOW, self._frames)
+        # Chance often begins the rise some frames before the fault does.
+        rising = 3 * (self._frames - since) // 4
+        frames = min(max(rising, _DIAGNOSE_EVERY), _WINDOW, self._frames)
         places = np.arange(self._frames - frames, self._frames) % _WINDOW
         self._diagnosis = self._doctor.diagnose(self._scores[places])
 
