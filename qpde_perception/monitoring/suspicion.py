@@ -174,12 +174,7 @@ class Suspicion:
             found.append(verdict(Cause.WORLD_CHANGED, "saturation", message))
         else:
             found += [
-                verdict(
-                    Cause.WORLD_CHANGED,
-                    _ENGINE_RULES[each],
-                    f"{self._engine_message(each, recent)} Golden frames are answered as at first, "
-                    "so it is not the engine that has changed.",
-                )
+                self._exoneration(each, recent)
                 for each in range(_ENGINE)
                 if self._raised[each] and self._exonerated(each)
             ]
@@ -254,7 +249,9 @@ class Suspicion:
         if not len(inputs):
             return
         since = self._evidence.risen_since(self._first_input + int(inputs.argmax()))
-        frames = min(max(self._frames - since, _DIAGNOSE_EVERY), _WINDOW, self._frames)
+        # Chance often begins the rise some frames before the fault does.
+        rising = 3 * (self._frames - since) // 4
+        frames = min(max(rising, _DIAGNOSE_EVERY), _WINDOW, self._frames)
         places = np.arange(self._frames - frames, self._frames) % _WINDOW
         self._diagnosis = self._doctor.diagnose(self._scores[places])
 
@@ -267,6 +264,21 @@ class Suspicion:
         return (
             f"The first class is not the float reference's in {recent.disagreement:.2%} of items; "
             f"a healthy engine's in at most {self._calibration.disagreement.bound:.2%}."
+        )
+
+    def _exoneration(self, suspect: int, recent: Recent) -> Verdict:
+        """Return what it is where golden frames speak for the engine.
+
+        Often it is the inputs, whose own evidence is not yet enough for a verdict.
+        """
+        signature = self._diagnosis.signature if self._world_suspect() else None
+        like = f" Inputs are like {signature.fault}." if signature else ""
+        return verdict(
+            signature.cause if signature else Cause.WORLD_CHANGED,
+            _ENGINE_RULES[suspect],
+            f"{self._engine_message(suspect, recent)} Golden frames are answered as at first, so "
+            f"it is not the engine that has changed.{like}",
+            signature.fault if signature else "",
         )
 
     def _input_verdict(self, names: str) -> Verdict:

@@ -205,6 +205,23 @@ def test_a_fault_is_judged_by_the_frames_since_it_began_and_again_as_it_grows(
     assert "blur of severity 4" in growing.report.causes[0].message
 
 
+def test_where_the_distance_is_first_and_golden_frames_are_fine_the_inputs_give_the_cause(
+    calibration, drive
+) -> None:
+    """A distance can have its evidence before the inputs that made it have theirs."""
+    monitor = monitor_of(calibration)
+    feed(monitor, drive, 500)
+    first = None
+    while first is None:
+        monitor.observe(drive.item(shift=SWAPPED, noise=5))
+        if monitor.wants_golden:
+            asked(monitor)
+        first = next(iter(monitor.report.causes), None)
+
+    assert (first.cause, first.rule) == (Cause.PREPROCESSING_WRONG, "noise")
+    assert first.fault == "channels swapped"
+
+
 def test_a_distance_that_no_inputs_explain_is_the_engines_whatever_golden_frames_say(
     calibration, drive
 ) -> None:
