@@ -59,6 +59,7 @@ class PerceptionBag:
         self._accounting, self._tasks = accounting, tasks
         self._announced: set[Camera] = set()
         self._next_diagnostics_ns: int | None = None
+        self._now_ns = 0
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +79,7 @@ class PerceptionBag:
             BagError: If the disk is full.
         """
         camera, recorded = outcome.camera, outcome.recorded
-        now_ns = recorded.log_time_ns
+        self._now_ns = now_ns = recorded.log_time_ns
         self._writer.write(camera.topic, recorded.message, now_ns)
         if isinstance(outcome, Published):
             perception = outcome.perception
@@ -92,8 +93,20 @@ class PerceptionBag:
             self._writer.write(f"{camera.namespace}/annotations", overlay, now_ns)
         if self._next_diagnostics_ns is None or now_ns >= self._next_diagnostics_ns:
             self._next_diagnostics_ns = now_ns + _DIAGNOSTICS_NS
-            said = _diagnostics(self._accounting, self._tasks(), now_ns)
-            self._writer.write("/diagnostics", said, now_ns)
+            self._say()
+
+    def end(self) -> None:
+        """Write the last diagnostics: the sums of the whole drive.
+
+        Raises:
+            BagError: If the disk is full.
+        """
+        if self._next_diagnostics_ns is not None:
+            self._say()
+
+    def _say(self) -> None:
+        said = _diagnostics(self._accounting, self._tasks(), self._now_ns)
+        self._writer.write("/diagnostics", said, self._now_ns)
 
 
 def _classification(camera: Camera, perception: Perception) -> Any:

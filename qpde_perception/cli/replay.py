@@ -209,6 +209,7 @@ class _Job:
             self.interrupted = wish.requested
             self.results_sha256 = files.results_sha256
             self.watch.end(some)
+            bag.end()
         self.seconds = time.perf_counter() - started
 
     def finish(self, drive: str) -> Summary:

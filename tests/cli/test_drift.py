@@ -88,10 +88,22 @@ def test_an_engine_that_changes_fails_with_the_cause_the_time_and_the_remedy(
     assert "restart the node" in " ".join(call.out.replace("│", " ").split())
 
 
-def test_a_world_that_changed_is_told_and_no_failure(qpde, sample):
-    call = qpde("drift", sample, "--json")
+def test_a_world_that_changed_is_told_and_no_failure(qpde, sample, model, altered):
+    calibration = json.loads((model / CALIBRATION).read_text(encoding="utf-8"))
+    for statistic in calibration["inputs"]["statistics"]:
+        statistic["quantiles"] = [value - 1e3 for value in statistic["quantiles"]]
+        statistic["above"] = {"mean": 0.05, "bound": 0.1}
+    calibration["inputs"]["signatures"] = []
+    darker = altered(**{CALIBRATION: json.dumps(calibration).encode()})
+    call = qpde("drift", sample, "--model", darker, "--json")
     assert call.code == 0
     assert {each["cause"] for each in call.document["verdicts"]} == {"world changed"}
+    assert {each["rule"] for each in call.document["verdicts"]} == {"inputs"}
+
+
+def test_a_drive_of_other_signs_than_the_calibrations_is_no_false_alarm(qpde, sample):
+    call = qpde("drift", sample, "--json")
+    assert (call.code, call.document["verdicts"]) == (0, [])
 
 
 def test_a_replay_tells_it_in_the_summary_the_report_and_the_bag(
