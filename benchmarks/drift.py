@@ -25,6 +25,7 @@ from drift_alarms import (
     ALPHAS,
     adversary,
     by_track,
+    in_blocks,
     independent_at_null,
     largest_evidence,
     markov_modulated,
@@ -40,6 +41,7 @@ from rich.progress import track
 from rich.table import Table
 
 from qpde_perception.bundles import Calibration, calibration_of, find_model, load_bundle
+from qpde_perception.drift import block_of
 from qpde_perception.learning.signs import load_signs
 
 if TYPE_CHECKING:
@@ -81,23 +83,27 @@ def false_alarms(bundle: Bundle, signs: SignSet, *, quick: bool) -> list[dict[st
         calibration,
         Laboratory(bundle, [train.image(index) for index in records]).healthy().observations,
     )
+    tracked = partial(by_track, dependent, tracks)
     kinds = {
         "independent, each mean at its null": partial(independent_at_null, nulls),
         "quiet and wild times (Markov)": partial(markov_modulated, nulls),
         "an adversary that knows the evidence": partial(adversary, nulls),
         "healthy, single frames": partial(resampled, single),
     } | {
-        f"healthy, tracks, {share:g} of the frames": partial(
-            by_track, dependent, tracks, share=share
-        )
+        f"healthy, tracks, {share:g} of the frames, each for itself": partial(tracked, share=share)
         for share in (0.01, 0.03, 0.1, 1.0)
     }
+    sizes = dict.fromkeys(kinds, 1)
+    for share in (0.03, 0.1, 1.0):
+        name = f"healthy, tracks, {share:g} of the frames, {block_of(share)} as one"
+        kinds[name], sizes[name] = partial(tracked, share=share), block_of(share)
     rows = []
     for name, make in track(list(kinds.items()), "streams"):
-        step = make(streams=streams, rng=np.random.default_rng(1))
+        step = in_blocks(make(streams=streams, rng=np.random.default_rng(1)), sizes[name])
         largest = largest_evidence(nulls, streams, frames, step)
         shares = {f"{alpha:g}": float((largest >= 1 / alpha).mean()) for alpha in ALPHAS}
-        rows.append({"stream": name, "frames": streams * frames, "streams": streams} | shares)
+        items = streams * frames * sizes[name]
+        rows.append({"stream": name, "frames": items, "streams": streams} | shares)
     return rows
 
 

@@ -89,6 +89,11 @@ def resampled(bank: np.ndarray, streams: int, rng: np.random.Generator) -> Next:
     return lambda _combined: bank[rng.integers(len(bank), size=streams)]
 
 
+def in_blocks(step: Next, size: int) -> Next:
+    """Take the mean of so many steps as one, as the monitor does where many items are sampled."""
+    return lambda combined: np.mean([step(combined) for _ in range(size)], axis=0)
+
+
 def by_track(
     bank: np.ndarray, tracks: np.ndarray, *, streams: int, share: float, rng: np.random.Generator
 ) -> Next:

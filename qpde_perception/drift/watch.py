@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from qpde_perception.monitoring import DriftReport, Observation, Verdict
     from qpde_perception.perception.classifier import Classifier
 
-_ALIKE = 32
+ALIKE = 32
 """Items in a row that are alike: a sign is seen in about as many frames."""
+
+
+def block_of(share: float) -> int:
+    """Return how many sampled items in a row the evidence takes as one, at least 1."""
+    return max(math.ceil(ALIKE * share), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,7 @@ class DriftWatch:
             self._calibration,
             global_bound=self._global_bound,
             alpha=self._policy.alpha,
-            block=math.ceil(_ALIKE * self._policy.share) or 1,
+            block=block_of(self._policy.share),
         )
         if self._lost:
             monitor.lose_reference(self._lost)
