@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qpde_perception.bundles import CALIBRATION, CERTIFICATE, BundleError, Cause, golden_of
-from qpde_perception.drift import DriftPolicy, DriftWatch
+from qpde_perception.drift import DriftPolicy, DriftWatch, block_of
 from qpde_perception.engines import REFERENCE, EngineError, open_engine
 from qpde_perception.engines.reference import open_reference
 from qpde_perception.engines.registry import UNROUNDED_GRAPH
@@ -219,3 +219,8 @@ def test_a_damaged_calibration_or_certificate_is_refused_by_name(shipped_bundle)
         damaged = replace(shipped_bundle, contents={**shipped_bundle.contents, name: b"{}"})
         with pytest.raises(BundleError, match=name):
             DriftWatch(damaged, EVERYTHING)
+
+
+@pytest.mark.parametrize(("share", "block"), [(0.0, 1), (0.01, 1), (0.1, 4), (1.0, 32)])
+def test_the_more_is_sampled_the_more_items_are_one_for_the_evidence(share, block):
+    assert block_of(share) == block

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from qpde_perception.bundles import Cause
@@ -236,6 +237,31 @@ def test_a_distance_that_no_inputs_explain_is_the_engines_whatever_golden_frames
     assert (Cause.ENGINE_CHANGED, "noise") in said(monitor)
     assert (Cause.WORLD_CHANGED, "inputs") in said(monitor)
     assert monitor.report.level == Level.ERROR
+
+
+def test_items_of_a_track_that_are_alike_are_one_for_the_evidence(calibration, drive) -> None:
+    """Every track has its own brightness; over tracks it is that of the calibration."""
+    each, together = (
+        monitor_of(calibration),
+        DriftMonitor(calibration, global_bound=None, alpha=0.01, block=30),
+    )
+    rng, alarmed = np.random.default_rng(3), False
+    for _ in range(300):
+        own = float(rng.standard_normal())
+        for _ in range(30):
+            item = drive.item()
+            item = replace(item, statistics=(own, *item.statistics[1:]))
+            each.observe(item)
+            alarmed |= bool(each.report.causes)
+            together.observe(item)
+            if together.report.causes:
+                pytest.fail("a track that is not the mean of all is no change")
+    assert alarmed
+    assert together.report.observed == 9_000
+
+    for _ in range(40 * 30):
+        together.observe(drive.item(shift=FOG))
+    assert said(together) == [(Cause.WORLD_CHANGED, "inputs")]
 
 
 def test_a_changed_world_is_at_no_time_taken_for_a_changed_engine(calibration, drive) -> None:
