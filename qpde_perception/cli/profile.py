@@ -93,7 +93,7 @@ def command(
     source: Sources = None,
     frames: Frames = 2000,
     warm_up: WarmUp = 200,
-    rounds: Rounds = 10,
+    rounds: Rounds = 20,
     idle: Idle = 1.0,
     rate: Rate = None,
     deadline_ms: Deadline = None,
@@ -196,16 +196,15 @@ def _table(row: Row, measured: Profile) -> Table:
 def _beside(row: Row) -> str:
     """Return what stands beside the times; a dash for what was not measured."""
     idle, paced = sorted(row.after_idle_ms), row.paced
-    return ", ".join(
-        (
-            f"first frame {row.opening.first_ms:.1f} ms",
-            f"after idle {_or_dash(idle[len(idle) // 2] if idle else None, 'ms')}",
-            f"{row.frames_per_second:.0f} frames/s",
-            f"memory {_or_dash(row.memory_mib, 'MiB')}",
-            f"energy {_or_dash(row.energy_mj, 'mJ')} a frame",
-            f"deadlines missed {f'{paced.misses} of {paced.frames}' if paced else '-'}",
-        )
+    parts = (
+        f"first frame {row.opening.first_ms:.1f} ms",
+        f"after idle {_or_dash(idle[len(idle) // 2] if idle else None, 'ms')}",
+        f"{row.frames_per_second:.0f} frames/s",
+        f"memory {_or_dash(row.memory_mib, 'MiB')}",
+        f"energy {_or_dash(row.energy_mj, 'mJ')} a frame",
+        f"deadlines missed {f'{paced.misses} of {paced.frames}' if paced else '-'}",
     )
+    return ", ".join(parts[:3]) + "\n" + ", ".join(parts[3:])
 
 
 def _or_dash(value: float | None, unit: str) -> str:

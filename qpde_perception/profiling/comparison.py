@@ -3,14 +3,16 @@
 A latency depends on the one before it, so a single frame tells little; a round of frames is taken
 as one draw. Rounds are drawn with replacement, their histograms added, and the spread of the
 quantiles' logarithms over the draws is their standard error (Efron and Tibshirani, An Introduction
-to the Bootstrap, chapter 6). Three things make the verdict careful:
+to the Bootstrap, chapter 6). Four things make the verdict careful:
 
 - rounds that depend on each other count for fewer: the variance grows by (1 + r) / (1 - r), with r
   the correlation of a round with the next (Bayley and Hammersley 1946);
 - the interval is Student's with as many degrees of freedom as the shorter profile's rounds leave,
   at a level divided by the number of quantiles and rows that are looked at (Bonferroni);
 - a change counts only where the whole interval lies beyond the smallest change of interest: two
-  runs on a machine that others use differ by a few per cent, whatever their rounds say.
+  runs on a machine that others use differ by a few per cent, whatever their rounds say;
+- the quietest rounds of both must differ by as much: what others do on the machine only ever adds
+  time, and rarely to every round of a run.
 """
 
 from __future__ import annotations
@@ -153,20 +155,17 @@ def compare_rounds(
     factor = student_quantile(1.0 - tail, shorter - 1)
     changes = []
     for figure in figures:
-        (value, error), (other, other_error) = (
-            _log_figure(rounds, figure) for rounds in (before, after)
-        )
-        change = other - value
-        half = factor * math.sqrt(error**2 + other_error**2) + _RESOLUTION
-        low, high = math.expm1(change - half), math.expm1(change + half)
-        verdict = "no difference"
-        if low > smallest:
+        one, other = (_log_figure(rounds, figure) for rounds in (before, after))
+        change, quiet = other.value - one.value, other.quietest - one.quietest
+        half = factor * math.hypot(one.error, other.error) + _RESOLUTION
+        bound, verdict = math.log1p(smallest), "no difference"
+        if min(change - half, quiet) > bound:
             verdict = "slower"
-        elif high < -smallest / (1.0 + smallest):
+        elif max(change + half, quiet) < -bound:
             verdict = "faster"
-        changes.append(
-            Change(name, figure, math.exp(value) / 1e6, math.exp(other) / 1e6, low, high, verdict)
-        )
+        interval = math.expm1(change - half), math.expm1(change + half)
+        values_ms = math.exp(one.value) / 1e6, math.exp(other.value) / 1e6
+        changes.append(Change(name, figure, *values_ms, *interval, verdict))
     return changes
 
 
@@ -196,8 +195,16 @@ def _figures(before: Sequence[Histogram], after: Sequence[Histogram]) -> list[st
     return [*tails, "mean"]
 
 
-def _log_figure(rounds: Sequence[Histogram], figure: str) -> tuple[float, float]:
-    """Return the logarithm of a figure in nanoseconds, and its standard error."""
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """Logarithm of a figure in nanoseconds, its standard error, and that of its quietest round."""
+
+    value: float
+    error: float
+    quietest: float
+
+
+def _log_figure(rounds: Sequence[Histogram], figure: str) -> _Figure:
     numbers = np.array(sorted({number for each in rounds for number in each.buckets}), np.int64)
     counts = np.array([[each.buckets.get(int(n), 0) for n in numbers] for each in rounds], float)
     middles = middles_ns(numbers)
@@ -217,7 +224,11 @@ def _log_figure(rounds: Sequence[Histogram], figure: str) -> tuple[float, float]
     # The bootstrap's variance lacks the round that the mean has used up.
     variance = logs(draws).var() * count / (count - 1)
     kept = min(max(_correlation(each), 0.0), 0.8)
-    return float(logs(np.ones((1, count)))[0]), math.sqrt(variance * (1.0 + kept) / (1.0 - kept))
+    return _Figure(
+        value=float(logs(np.ones((1, count)))[0]),
+        error=math.sqrt(variance * (1.0 + kept) / (1.0 - kept)),
+        quietest=float(each.min()),
+    )
 
 
 def _correlation(values: NDArray[np.float64]) -> float:

@@ -17,8 +17,8 @@ _MEMORY = re.compile(r"\b(RAM|SWAP|IRAM) (\d+)/(\d+)([kM])B")
 _CPUS = re.compile(r"\bCPU \[([^\]]*)\](?:@(\d+))?")
 _CORE = re.compile(r"(\d+)%(?:@(\d+))?")
 _TEMPERATURE = re.compile(rf"(?<=\s)(\w+)@({_NUMBER})C(?:/{_NUMBER}C)?(?=\s|$)")
-# Now and mean since the start, with the unit since JetPack 5.
-_POWER = re.compile(rf"(?<=\s)(\w+) ({_NUMBER})(?:mW)?/{_NUMBER}(?:mW)?(?=[\s/]|$)")
+# Now, mean since the start and, since Jetson Linux 39, peak; with the unit since JetPack 5.
+_POWER = re.compile(rf"(?<=\s)(\w+) ({_NUMBER})(?:mW)?(?:/{_NUMBER}(?:mW)?)+(?=\s|$)")
 _UNIT = re.compile(r"(?<=\s)([A-Z]\w*) (\d+)%(?:@\[?(\d+)(?:,\d+)*\]?)?(?=\s|$)")
 _CLOCK = re.compile(r"(?<=\s)([A-Z]\w*) @?\[?(\d+)(?:,\d+)*\]?(?=\s|$)")
 _OFF = re.compile(r"(?<=\s)([A-Z]\w*) off(?=\s|$)")

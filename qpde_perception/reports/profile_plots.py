@@ -98,6 +98,8 @@ def course_plot(profile: Profile) -> bytes:
             numbers = np.array([np.nan if value is None else value for value in values])
             axes.plot(profile.sensors.times_s, numbers, color=colour, linewidth=1.0, label=name)
         axes.set_ylabel(_KINDS[kind])
+        if kind == "load_percent":
+            axes.set_ylim(0, 105)
         axes.legend(frameon=False, fontsize=6, ncols=4)
     panels[-1].set_xlabel("time since the start (s)")
     tidy(*panels)

@@ -72,6 +72,11 @@ def profile_html(profile: Profile) -> str:
                 [_resources(row) for row in profile.rows],
             ),
         ),
+        section(
+            "Sensors",
+            "Over the whole run; a dash is a sensor that is there and told nothing.",
+            table(("sensor", "", "lowest", "mean", "highest"), _sensors(profile)),
+        ),
         section("Details", "", details(_details(profile))),
     ]
     subtitle = f"{profile.model.name} · {profile.machine.name} · {profile.began}"
@@ -101,6 +106,15 @@ def _resources(row: Row) -> list[str]:
         _or_dash(row.energy_mj),
         f"{paced.misses} of {paced.frames}" if paced else "-",
     ]
+
+
+def _sensors(profile: Profile) -> list[list[str]]:
+    rows = []
+    for name, values in sorted(profile.sensors.series.items()):
+        known = [value for value in values if value is not None]
+        figures = (min(known), sum(known) / len(known), max(known)) if known else (None,) * 3
+        rows.append([name, "", *(_or_dash(figure) for figure in figures)])
+    return rows
 
 
 def _notes(profile: Profile) -> list[str]:
