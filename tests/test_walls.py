@@ -19,7 +19,8 @@ FLOORS: dict[str, set[str]] = {
     "monitoring": {"bundles"},
     "drift": {"frames", "engines", "bundles", "perception", "monitoring"},
     "bags": {"frames", "engines", "bundles", "perception", "monitoring", "drift"},
-    "reports": {"frames", "engines", "bundles", "perception", "monitoring"},
+    "profiling": {"frames", "engines", "bundles", "perception", "monitoring"},
+    "reports": {"frames", "engines", "bundles", "perception", "monitoring", "profiling"},
     "learning": {"frames", "bundles"},
     "compiling": {"frames", "engines", "bundles", "learning"},
     "assessment": {
@@ -29,7 +30,7 @@ FLOORS: dict[str, set[str]] = {
 }
 VEHICLE = (
     *("frames", "engines", "bundles", "perception", "monitoring", "drift"),
-    *("bags", "reports"),
+    *("bags", "profiling", "reports"),
 )
 TORCH_ENGINE = "engines/torch_tensorrt.py"
 SOURCES = sorted(PACKAGE.rglob("*.py"))

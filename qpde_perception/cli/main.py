@@ -35,13 +35,14 @@ VERBS = {
     "models": "List, show and verify the models.",
     "bag": "Look into a recorded drive, or make one.",
     "ros": "Run the ROS 2 nodes: a demo in one command.",
+    "profile": "Measure how long frames take here, and whether it changed.",
     "doctor": "Tell what is installed, and what to do about the rest.",
 }
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _INTERRUPTED = 130
 # What `train`, `compile`, `certify`, `calibrate` and `experiment` want and a vehicle does without.
-_LEARNING = ("torch", "onnx", "yaml", "PIL")
+_LEARNING = ("torch", "onnx", "PIL")
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def latency_plot(times_s: Sequence[float], totals_ms: Sequence[float]) -> bytes:
         times_s: Time of each frame since the start of the drive, seconds.
         totals_ms: Time that each frame took, milliseconds; as many, at least one.
     """
-    figure = _figure(9.0, 2.9)
+    figure = new_figure(9.0, 2.9)
     distribution, course = figure.subplots(1, 2, width_ratios=(1, 1.4))
     distribution.hist(totals_ms, bins=min(40, max(8, len(totals_ms) // 4)), color=BLUE)
     for share, style in ((0.5, "-"), (0.99, "--")):
@@ -47,8 +47,8 @@ def latency_plot(times_s: Sequence[float], totals_ms: Sequence[float]) -> bytes:
     )
     course.set(xlabel="drive time (s)", ylabel="time per frame (ms)", title="Over the drive")
     course.set_ylim(bottom=0)
-    _tidy(distribution, course)
-    return _svg(figure)
+    tidy(distribution, course)
+    return svg(figure)
 
 
 def timeline_plot(
@@ -64,7 +64,7 @@ def timeline_plot(
     seen = np.concatenate([np.asarray(classes, int) for _, _, classes in groups.values()])
     classes, counts = np.unique(seen, return_counts=True)
     shown = np.sort(classes[np.argsort(-counts, kind="stable")][:_MOST_CLASSES])
-    figure = _figure(9.0, 1.2 + 0.24 * len(shown))
+    figure = new_figure(9.0, 1.2 + 0.24 * len(shown))
     axes = figure.subplots()
     for name, (colour, times_s, indexes) in groups.items():
         inside = np.isin(indexes, shown)
@@ -85,14 +85,14 @@ def timeline_plot(
     axes.legend(
         frameon=False, fontsize=8, ncols=len(groups), loc="lower left", bbox_to_anchor=(0, 1)
     )
-    _tidy(axes)
-    return _svg(figure)
+    tidy(axes)
+    return svg(figure)
 
 
 def drift_plot(course: DriftCourse) -> bytes:
     """Plot the evidence for a change and the noise over a drive, with the verdicts as spans."""
     assert course.last is not None
-    figure = _figure(9.0, 4.2)
+    figure = new_figure(9.0, 4.2)
     evidence, noise = figure.subplots(2, 1, sharex=True)
     evidence.step(course.times_s, course.evidence, where="post", color=BLUE)
     evidence.axhline(course.last.alarm_at, color=_INK, linestyle="--", linewidth=1.0)
@@ -115,8 +115,8 @@ def drift_plot(course: DriftCourse) -> bytes:
             color=colour,
             fontsize=8,
         )
-    _tidy(evidence, noise)
-    return _svg(figure)
+    tidy(evidence, noise)
+    return svg(figure)
 
 
 def confusion_plot(confusion: Counter[tuple[int, int]], labels: Sequence[str]) -> bytes:
@@ -130,7 +130,7 @@ def confusion_plot(confusion: Counter[tuple[int, int]], labels: Sequence[str]) -
     columns = sorted({*rows, *(predicted for _, predicted in confusion)})
     table = np.array([[confusion[row, column] for column in columns] for row in rows])
     shares = table / table.sum(axis=1, keepdims=True)
-    figure = _figure(3.6 + 0.42 * len(columns), 2.8 + 0.34 * len(rows))
+    figure = new_figure(3.6 + 0.42 * len(columns), 2.8 + 0.34 * len(rows))
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), count in np.ndenumerate(table):
@@ -141,8 +141,8 @@ def confusion_plot(confusion: Counter[tuple[int, int]], labels: Sequence[str]) -
     names = [f"{labels[index]} ({index})" for index in columns]
     axes.set_xticks(range(len(columns)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set(xlabel="predicted", ylabel="true")
-    _tidy(axes)
-    return _svg(figure)
+    tidy(axes)
+    return svg(figure)
 
 
 def training_plot(metrics: Sequence[Mapping[str, Any]]) -> bytes:
@@ -152,7 +152,7 @@ def training_plot(metrics: Sequence[Mapping[str, Any]]) -> bytes:
         metrics: One entry per epoch: `epoch`, `phase`, `loss`, `val_top1`.
     """
     epochs = [entry["epoch"] for entry in metrics]
-    figure = _figure(8, 3.2)
+    figure = new_figure(8, 3.2)
     losses, accuracies = figure.subplots(1, 2)
     losses.plot(epochs, [entry["loss"] for entry in metrics], color=_INK)
     losses.set(xlabel="epoch", ylabel="training loss")
@@ -162,18 +162,20 @@ def training_plot(metrics: Sequence[Mapping[str, Any]]) -> bytes:
     for axes in (losses, accuracies) if quantized else ():
         axes.axvspan(quantized[0] - 0.5, epochs[-1] + 0.5, color="#e2e8f0", zorder=0)
         axes.set_title("shaded: quantization in the loop", loc="left")
-    _tidy(losses, accuracies)
-    return _svg(figure)
+    tidy(losses, accuracies)
+    return svg(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, its sides in inches."""
     # Imported here: it takes longer than the rest of the package together.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     return Figure(figsize=(width, height), layout="constrained", dpi=150)
 
 
-def _tidy(*panels: Axes) -> None:
+def tidy(*panels: Axes) -> None:
+    """Give the panels the look of the house."""
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("#cbd5e1")
@@ -183,7 +185,8 @@ def _tidy(*panels: Axes) -> None:
         axes.title.set(color=_INK, size=10)
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """Return a figure as an SVG document."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
