@@ -165,7 +165,7 @@ def compare(calibration: Calibration, seen: Sequence[Seen], *, quick: bool) -> l
 
     That is the most lenient one which alarms in none of the healthy streams.
     """
-    runs, frames = (3, 400) if quick else (20, LIMIT)
+    runs, frames = (3, 400) if quick else (8, LIMIT)
     healthy = matrix(calibration, seen[0].observations)
     chosen = [
         each
@@ -182,7 +182,7 @@ def compare(calibration: Calibration, seen: Sequence[Seen], *, quick: bool) -> l
                 break
         for each in track(chosen, name):
             changed, found = matrix(calibration, each.observations), []
-            for seed in range(5):
+            for seed in range(3):
                 detector = make(strictness)
                 early = alarm_at(detector, stream(healthy, 400, 100 + seed))
                 delay = alarm_at(detector, stream(changed, frames, 200 + seed))
