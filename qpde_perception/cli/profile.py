@@ -214,6 +214,9 @@ def _or_dash(value: float | None, unit: str) -> str:
 def _changes(found: Comparison, smallest: float) -> Table:
     table = Table("configuration", "figure", "before", "after", "change between", "verdict")
     table.title = f"{found.verdict} (milliseconds; changes of less than {smallest:.0%} not counted)"
+    table.caption = (
+        f"the machine's own speed, by a fixed piece of work: {found.machine_change:+.1%}"
+    )
     for number, change in enumerate(found.changes):
         first = number == 0 or found.changes[number - 1].row != change.row
         table.add_row(

@@ -3,7 +3,7 @@
 A latency depends on the one before it, so a single frame tells little; a round of frames is taken
 as one draw. Rounds are drawn with replacement, their histograms added, and the spread of the
 quantiles' logarithms over the draws is their standard error (Efron and Tibshirani, An Introduction
-to the Bootstrap, chapter 6). Four things make the verdict careful:
+to the Bootstrap, chapter 6). Five things make the verdict careful:
 
 - rounds that depend on each other count for fewer: the variance grows by (1 + r) / (1 - r), with r
   the correlation of a round with the next (Bayley and Hammersley 1946);
@@ -12,7 +12,9 @@ to the Bootstrap, chapter 6). Four things make the verdict careful:
 - a change counts only where the whole interval lies beyond the smallest change of interest: two
   runs on a machine that others use differ by a few per cent, whatever their rounds say;
 - the quietest rounds of both must differ by as much: what others do on the machine only ever adds
-  time, and rarely to every round of a run.
+  time, and rarely to every round of a run;
+- on the same machine, where the yardstick, a fixed piece of work that is timed around each round,
+  took another time as well, a change must go beyond that of the yardstick by half as much again.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 # A quantile with fewer frames beyond it, over the whole profile, is an accident.
 _LEAST_BEYOND = 5
 _DRAWS = 500
+# Work differs in what slows it down, so a change must exceed the machine's own by this.
+_MARGIN = 1.5
 # Of the width of two buckets, in the logarithm.
 _RESOLUTION = 1 / 256
 
@@ -77,12 +81,14 @@ class Comparison:
 
     Attributes:
         differences: What else differs: machine, model, engine; it is to be read first.
+        machine_change: Relative change of the yardstick's time, the largest of all rows.
         changes: Every figure of the rows that both have.
         only_before: Rows that only the first has.
         only_after: Rows that only the second has.
     """
 
     differences: tuple[str, ...]
+    machine_change: float
     changes: tuple[Change, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
@@ -112,15 +118,30 @@ def compare(before: Profile, after: Profile, smallest: float = SMALLEST_CHANGE) 
     if not common:
         msg = "the profiles have no configuration in common; profile the same engines and sources"
         raise ProfilingError(msg)
+    same_machine = before.machine == after.machine
     pairs = {name: (_totals(first[name]), _totals(second[name])) for name in common}
+    machine_change = {
+        name: _yardstick_change(first[name], second[name]) if same_machine else 0.0
+        for name in common
+    }
     looked_at = sum(len(_figures(one, other)) for one, other in pairs.values())
     changes = [
         change
         for name, (one, other) in pairs.items()
-        for change in compare_rounds(name, one, other, smallest, looked_at)
+        for change in compare_rounds(
+            name,
+            one,
+            other,
+            smallest=smallest,
+            looked_at=looked_at,
+            machine_change=machine_change[name],
+        )
     ]
     return Comparison(
         differences=tuple(_differences(before, after, common)),
+        machine_change=math.expm1(
+            max((_yardstick_change(first[name], second[name]) for name in common), key=abs)
+        ),
         changes=tuple(changes),
         only_before=tuple(name for name in first if name not in second),
         only_after=tuple(name for name in second if name not in first),
@@ -131,8 +152,10 @@ def compare_rounds(
     name: str,
     before: Sequence[Histogram],
     after: Sequence[Histogram],
+    *,
     smallest: float = SMALLEST_CHANGE,
     looked_at: int | None = None,
+    machine_change: float = 0.0,
 ) -> list[Change]:
     """Compare the rounds of one configuration.
 
@@ -142,6 +165,7 @@ def compare_rounds(
         after: Those of the second.
         smallest: The smallest relative change of interest.
         looked_at: Number of figures that are looked at in all; None: those of this configuration.
+        machine_change: Change of the logarithm of the yardstick's time, where that counts.
 
     Raises:
         ProfilingError: If one of them has fewer than five rounds.
@@ -158,7 +182,8 @@ def compare_rounds(
         one, other = (_log_figure(rounds, figure) for rounds in (before, after))
         change, quiet = other.value - one.value, other.quietest - one.quietest
         half = factor * math.hypot(one.error, other.error) + _RESOLUTION
-        bound, verdict = math.log1p(smallest), "no difference"
+        bound = math.log1p(smallest) + _MARGIN * abs(machine_change)
+        verdict = "no difference"
         if min(change - half, quiet) > bound:
             verdict = "slower"
         elif max(change + half, quiet) < -bound:
@@ -186,6 +211,14 @@ def student_quantile(share: float, freedom: int) -> float:
 
 def _totals(row: Row) -> list[Histogram]:
     return [each.stages["total"] for each in row.rounds]
+
+
+def _yardstick_change(before: Row, after: Row) -> float:
+    """Return the change of the mean logarithm of the yardstick's time."""
+    one, other = (
+        np.log([each.yardstick_ms for each in row.rounds]).mean() for row in (before, after)
+    )
+    return float(other - one)
 
 
 def _figures(before: Sequence[Histogram], after: Sequence[Histogram]) -> list[str]:

@@ -31,6 +31,7 @@ from qpde_perception.profiling.schema import (
     Summary,
 )
 from qpde_perception.profiling.sources import Source, frames_of, regions_of
+from qpde_perception.profiling.yardstick import Yardstick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,6 +116,7 @@ def profile(
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     total = (settings.rounds + 2) * len(configurations)
     lanes: list[_Lane] = []
+    yardstick = Yardstick()
     with sampled(settings.sensor_interval_s) as samples:
         start_s = time.monotonic()
         try:
@@ -125,7 +127,7 @@ def profile(
                 advanced(len(lanes), total)
             for turn in range(settings.rounds):
                 for place, lane in enumerate(lanes):
-                    _measure(lane, settings.frames // settings.rounds, start_s)
+                    _measure(lane, settings.frames // settings.rounds, start_s, yardstick)
                     advanced((turn + 1) * len(lanes) + place + 1, total)
             for place, lane in enumerate(lanes):
                 _rest(lane, settings.idle_s)
@@ -177,8 +179,9 @@ def _opened(bundle: Bundle, configuration: Configuration) -> _Lane:
     return _Lane(configuration, engine, classifier, frames, regions, opening, memory_mib)
 
 
-def _measure(lane: _Lane, count: int, start_s: float) -> None:
+def _measure(lane: _Lane, count: int, start_s: float, yardstick: Yardstick) -> None:
     """Take one turn of frames."""
+    before_ms = yardstick.measure_ms()
     for _ in range(_REFRESH):
         lane.step()
     # What the other lanes left behind is not this one's to collect.
@@ -195,6 +198,7 @@ def _measure(lane: _Lane, count: int, start_s: float) -> None:
         Round(
             begin_s=begin_s - start_s,
             end_s=end_s - start_s,
+            yardstick_ms=(before_ms + yardstick.measure_ms()) / 2.0,
             stages={
                 stage: Histogram.of(np.rint(times_ms * NS_PER_MS).astype(np.int64))
                 for stage, times_ms in stages.items()

@@ -136,11 +136,13 @@ class Round(_Part):
     Attributes:
         begin_s: When it began, seconds since the profile's start.
         end_s: When it ended.
+        yardstick_ms: What a fixed piece of work took around it: how fast the machine was.
         stages: Histogram of each stage, and of the whole road as `total`.
     """
 
     begin_s: float
     end_s: float
+    yardstick_ms: float = Field(gt=0)
     stages: dict[str, Histogram]
 
 

@@ -279,10 +279,24 @@ MACHINE = Machine(
 def make_profile():
     """Make a profile of the latencies of one configuration's rounds, milliseconds."""
 
-    def make(rounds_ms, *, engine="openvino", version="1.0", machine=MACHINE, sensors=None, **row):
+    def make(
+        rounds_ms,
+        *,
+        yardstick_ms=1.0,
+        engine="openvino",
+        version="1.0",
+        machine=MACHINE,
+        sensors=None,
+        **row,
+    ):
         histograms = [Histogram.of(np.rint(ms * 1e6).astype(np.int64)) for ms in rounds_ms]
         rounds = tuple(
-            Round(begin_s=float(n), end_s=n + 1.0, stages={"infer": each, "total": each})
+            Round(
+                begin_s=float(n),
+                end_s=n + 1.0,
+                yardstick_ms=yardstick_ms,
+                stages={"infer": each, "total": each},
+            )
             for n, each in enumerate(histograms)
         )
         summary = Summary.of(Histogram.merged(histograms))

@@ -131,3 +131,21 @@ def test_rows_that_only_one_profile_has_are_told(make_profile):
     both = one.model_copy(update={"rows": (*one.rows, *other.rows)})
     assert compare(both, one).only_before == (other.rows[0].name,)
     assert compare(one, both).only_after == (other.rows[0].name,)
+
+
+@pytest.mark.parametrize(("yardstick_ms", "verdict"), [(1.0, "slower"), (1.3, "no difference")])
+def test_a_change_that_the_machine_itself_went_through_is_no_difference(
+    make_profile, yardstick_ms, verdict
+):
+    one = make_profile([np.full(100, 5.0)] * 5)
+    other = make_profile([np.full(100, 6.5)] * 5, yardstick_ms=yardstick_ms)
+    found = compare(one, other)
+    assert found.verdict == verdict
+    assert found.machine_change == pytest.approx(yardstick_ms - 1.0)
+
+
+def test_on_another_machine_the_difference_counts_whatever_its_speed(make_profile):
+    one = make_profile([np.full(100, 5.0)] * 5)
+    machine = one.machine.model_copy(update={"board": "a slower board"})
+    other = make_profile([np.full(100, 6.5)] * 5, yardstick_ms=1.3, machine=machine)
+    assert compare(one, other).verdict == "slower"
