@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -19,32 +17,14 @@ SHORT = (
 )
 
 
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self):
-        return json.loads(self.out)
-
-
 @pytest.fixture
-def measure(command, tmp_path):
+def measure(qpde_apart, tmp_path):
     """Profile shortly, into a folder of that name.
 
     In a process of its own: one that OpenVINO had two threads in crashes when a signal is raised
     in it afterwards, as tests of other verbs do.
     """
-
-    def call(name, *options):
-        asked = [*command, "profile", *SHORT, "--out", tmp_path / name, *options]
-        done = subprocess.run(
-            [str(each) for each in asked], check=False, capture_output=True, text=True
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
-
-    return call
+    return lambda name, *options: qpde_apart("profile", *SHORT, "--out", tmp_path / name, *options)
 
 
 def test_a_profile_leaves_its_files_and_shows_a_table(measure, tmp_path):
