@@ -295,6 +295,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--nothing", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="1 and 4 cameras, 1080p.")
+    parser.add_argument(
+        "--transport", choices=("compressed", "raw"), help="Only these images. Default: both."
+    )
     parser.add_argument("--network", type=Path, help="ONNX of the textbook's network.")
     parser.add_argument("--seconds", type=float, default=4.0, help="Length of one run.")
     parser.add_argument(
@@ -320,6 +323,7 @@ def main() -> None:
         loads = [
             Load(count, size, compressed)
             for compressed in (True, False)
+            if given.transport in (None, "compressed" if compressed else "raw")
             for size in sizes
             for count in counts
         ]
