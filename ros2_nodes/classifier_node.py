@@ -5,20 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import traceback
-from functools import wraps
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType, JumpThreshold  # type: ignore[attr-defined]
+from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
-from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from vision_msgs.msg import LabelInfo, VisionInfo
 
@@ -30,15 +24,15 @@ from qpde_perception.perception import Classifier
 from ros2_nodes.camera import Camera
 from ros2_nodes.declarations import ConfiguredParameters, DeclarationError
 from ros2_nodes.drift import Drift
+from ros2_nodes.engine_line import EngineLine
 from ros2_nodes.executor import NodeExecutor
 from ros2_nodes.health import Traffic, engine_status
+from ros2_nodes.lifecycle import ManagedNode, logged
 from ros2_nodes.messages import ResultWriter, diagnostics, label_info, vision_info
 from ros2_nodes.parameters import DECLARATIONS, Settings
-from ros2_nodes.worker import EngineLine, Job, Loss, Worker
+from ros2_nodes.worker import Job, Loss, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rclpy.lifecycle import LifecycleState
 
     from qpde_perception.bundles import Bundle
@@ -46,55 +40,17 @@ if TYPE_CHECKING:
     from qpde_perception.monitoring import TaskStatus
     from qpde_perception.perception import Perception
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _NS_PER_MS = 1e6
 
 
-def _logged(
-    transition: Callable[[ClassifierNode, LifecycleState], TransitionCallbackReturn],
-) -> Callable[[ClassifierNode, LifecycleState], TransitionCallbackReturn]:
-    """Log what a transition raises; rclpy alone would only call it an error."""
-
-    @wraps(transition)
-    def run(self: ClassifierNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(self, state)
-        except Exception:
-            self.get_logger().error(traceback.format_exc())
-            raise
-
-    return run
-
-
-def _answered(change: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Answer a request for an impossible transition, for which rclpy of Jazzy only raises."""
-
-    def run(request: Any, response: Any) -> Any:
-        try:
-            return change(request, response)
-        except rclpy_implementation.RCLError:
-            response.success = False
-            return response
-
-    return run
-
-
-class ClassifierNode(LifecycleNodeMixin, Node):
+class ClassifierNode(ManagedNode):
     """Wires cameras, worker, engines and diagnostics together."""
 
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; nothing is loaded before `configure`."""
-        # Transitions may take long, so they must not keep images and diagnostics waiting.
-        Node.__init__(self, "classifier", **options)
-        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
-        self.changing_state = self._service_change_state
-        """The service that asks for transitions."""
-        self.changing_state.callback = _answered(self.changing_state.callback)
+        super().__init__("classifier", **options)
         self._telling = Lock()
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._cameras: list[Camera] = []
-        self._running: list[Any] = []
-        self._latched: list[Any] = []
         self._traffic: Traffic | None = None
         self._worker: Worker | None = None
         self._line: EngineLine | None = None
@@ -111,7 +67,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             post_callback=self._on_jump,
         )
 
-    @_logged
+    @logged
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, verify the model, open and warm up an engine."""
         self._fault = ""
@@ -147,7 +103,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         )
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
         settings, line, drift = self._settings, self._line, self._drift
@@ -176,7 +132,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         drift.start()
         self._worker.start(settings["priority"])
         interval_s = settings["diagnostics.validation_callback_interval_ms"] / 1e3
-        self._watching = self._every(interval_s, self._publish_watchdog)
+        self._watching = self.every(interval_s, self._publish_watchdog)
         for camera in self._cameras:
             camera.listen()
         if settings["freeze_gc"]:
@@ -184,25 +140,25 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             gc.freeze()
         return super().on_activate(state)
 
-    @_logged
+    @logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and let the frame at hand be finished."""
         self._stop()
         return super().on_deactivate(state)
 
-    @_logged
+    @logged
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free the engine and everything else."""
         self.release()
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything for good."""
         self.release()
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything; the node can be configured anew."""
         self.release()
@@ -213,16 +169,11 @@ class ClassifierNode(LifecycleNodeMixin, Node):
             camera.silence()
         if self._worker is not None:
             self._worker.stop()
-            self._cancel(self._watching)
+            self.cancel(self._watching)
             # Every frame has ended by now; the last word on them is the exact one.
             self._publish_diagnostics()
             self._worker = self._traffic = None
             gc.unfreeze()
-
-    def start(self) -> None:
-        """Configure and activate without a manager."""
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
 
     def release(self) -> None:
         """Free everything; nothing is received any more."""
@@ -230,11 +181,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         for camera in self._cameras:
             camera.close()
         self._cameras = []
-        for timer in list(self._running):
-            self._cancel(timer)
-        for publisher in self._latched:
-            self.destroy_publisher(publisher)
-        self._latched = []
+        self.free()
         if self._drift is not None:
             self._drift.close()
             self._drift = None
@@ -245,7 +192,7 @@ class ClassifierNode(LifecycleNodeMixin, Node):
 
     def _open(self) -> Engine:
         self._settings = settings = Settings.of(self._declared.values())
-        self._every(settings["diagnostic_updater.period"], self._publish_diagnostics)
+        self.every(settings["diagnostic_updater.period"], self._publish_diagnostics)
         self._say(f"verifying model {self._model}")
         self._bundle = bundle = load_bundle(find_model(settings["model"] or None))
         names = (settings["engine"],) if settings["engine"] else engines_for(bundle)
@@ -266,17 +213,9 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._declared.show("class_labels", labels)
         stamp = self.get_clock().now().to_msg()
         path = f"{self.get_fully_qualified_name()}/class_labels"
-        for kind, topic, message in (
-            (
-                LabelInfo,
-                "~/label_info",
-                label_info(stamp, labels, self._settings["confidence_threshold"]),
-            ),
-            (VisionInfo, "~/vision_info", vision_info(stamp, manifest.network, path)),
-        ):
-            publisher = self.create_publisher(kind, topic, LATCHED)
-            publisher.publish(message)
-            self._latched.append(publisher)
+        threshold = self._settings["confidence_threshold"]
+        self.latch(LabelInfo, "~/label_info", label_info(stamp, labels, threshold))
+        self.latch(VisionInfo, "~/vision_info", vision_info(stamp, manifest.network, path))
 
     def _on_arrival(self, camera: Camera) -> None:
         assert self._traffic is not None  # cameras are silenced before it is taken away
@@ -349,17 +288,6 @@ class ClassifierNode(LifecycleNodeMixin, Node):
         self._busy = what
         self.get_logger().info(what)
         self._publish_diagnostics()
-
-    def _every(self, period_s: float, callback: Callable[[], None]) -> Any:
-        # A steady clock: diagnostics go on where a simulated one stands still.
-        timer = self.create_timer(period_s, callback, clock=self._steady)
-        self._running.append(timer)
-        return timer
-
-    def _cancel(self, timer: Any) -> None:
-        if timer in self._running:
-            self._running.remove(timer)
-            self.destroy_timer(timer)
 
     def _claim_processors(self, processors: tuple[int, ...]) -> None:
         wanted = {processor for processor in processors if processor >= 0}

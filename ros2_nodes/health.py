@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from qpde_perception.perception import Perception
     from ros2_nodes.camera import Camera
+    from ros2_nodes.engine_line import EngineLine
     from ros2_nodes.parameters import Settings
-    from ros2_nodes.worker import EngineLine
 
 _NOTHING = Counts(0, 0, {})
 

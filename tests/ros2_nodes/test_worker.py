@@ -13,7 +13,8 @@ from qpde_perception.engines.registry import UNROUNDED_GRAPH
 from qpde_perception.frames import CameraFrame
 from qpde_perception.monitoring import DropReason
 from qpde_perception.perception import Classifier, NoFilter, Perception
-from ros2_nodes.worker import EngineLine, Job, Loss, Worker
+from ros2_nodes.engine_line import EngineLine
+from ros2_nodes.worker import Job, Loss, Worker
 
 
 @pytest.fixture
