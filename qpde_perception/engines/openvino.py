@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,17 @@ CODES = openvino.Type.u8
 DEQUANTIZED = {"Multiply", "Subtract", "Convert"}
 QUANTIZED = {"Convert", "FakeQuantize", "Add"}
 """Types of the nodes that OpenVINO makes of DequantizeLinear, and of QuantizeLinear and a bias."""
+
+
+@cache
+def _core() -> openvino.Core:
+    """Return the one core of the process, which lives as long.
+
+    On processors with AMX every core gives the main thread a stack for its signals and takes it
+    back at its end. Where the older of two ends first, the stack that the younger one puts back is
+    gone, and the next signal, a Ctrl-C for example, ends the process with a fault.
+    """
+    return openvino.Core()
 
 
 class OpenVinoEngine:
@@ -40,7 +52,7 @@ class OpenVinoEngine:
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
-        core = openvino.Core()
+        core = _core()
         try:
             model = core.read_model(graph)
             _round_before_sums(model)

@@ -53,18 +53,6 @@ def command():
     return [sys.executable, "-m", "qpde_perception.cli.main"]
 
 
-@pytest.fixture
-def qpde_apart(command):
-    """Call the command in a process of its own."""
-
-    def call(*arguments):
-        asked = [*command, *(str(argument) for argument in arguments)]
-        done = subprocess.run(asked, check=False, capture_output=True, text=True)
-        return Call(done.returncode, done.stdout, done.stderr)
-
-    return call
-
-
 @pytest.fixture(scope="session")
 def sample():
     return ROOT / "samples" / "traffic_signs.mcap"

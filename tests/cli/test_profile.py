@@ -18,13 +18,9 @@ SHORT = (
 
 
 @pytest.fixture
-def measure(qpde_apart, tmp_path):
-    """Profile shortly, into a folder of that name.
-
-    In a process of its own: one that OpenVINO had two threads in crashes when a signal is raised
-    in it afterwards, as tests of other verbs do.
-    """
-    return lambda name, *options: qpde_apart("profile", *SHORT, "--out", tmp_path / name, *options)
+def measure(qpde, tmp_path):
+    """Profile shortly, into a folder of that name."""
+    return lambda name, *options: qpde("profile", *SHORT, "--out", tmp_path / name, *options)
 
 
 def test_a_profile_leaves_its_files_and_shows_a_table(measure, tmp_path):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from qpde_perception.engines import CPU_ENGINES, EngineError, open_engine
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=CPU_ENGINES)
@@ -76,3 +82,33 @@ def test_a_closed_engine_answers_no_more(engine, images):
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.infer(images(1, 16, seed=18))
+
+
+SIGNAL_AFTER_TWO_ENGINES = """
+import signal
+from qpde_perception.bundles import find_model, load_bundle
+from qpde_perception.engines import open_engine
+
+bundle = load_bundle(find_model(None))
+older, younger = (open_engine(bundle, "openvino", threads=2) for _ in range(2))
+older.close()
+del older
+younger.close()
+del younger
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_is_still_handled_after_the_older_of_two_openvino_engines_has_gone_first():
+    """Where two cores end in this order on a processor with AMX, the signal kills the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNAL_AFTER_TWO_ENGINES],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n")
