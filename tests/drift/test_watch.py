@@ -224,3 +224,14 @@ def test_a_damaged_calibration_or_certificate_is_refused_by_name(shipped_bundle)
 @pytest.mark.parametrize(("share", "block"), [(0.0, 1), (0.01, 1), (0.1, 4), (1.0, 32)])
 def test_the_more_is_sampled_the_more_items_are_one_for_the_evidence(share, block):
     assert block_of(share) == block
+
+
+def test_of_everything_sampled_the_evidence_moves_once_a_block(watched, shipped_bundle):
+    watch, classifier, _ = watched()
+    rounds(watch, classifier)
+    pixels = golden_of(shipped_bundle).pixels
+    at_the_start = watch.report.combined_evidence
+    show(watch, classifier, [pixels[0]] * 31)
+    assert (watch.report.observed, watch.report.combined_evidence) == (31, at_the_start)
+    show(watch, classifier, pixels[:1])
+    assert watch.report.combined_evidence != at_the_start
