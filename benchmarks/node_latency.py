@@ -45,7 +45,8 @@ SIZES = {"720p": (720, 1280), "1080p": (1080, 1920)}
 NODES = ("ours", "textbook", "nothing")
 LOST = 0.05  # share of frames that may be lost at the edge, as in ros2_benchmark
 CALM = 0.5  # latency is measured at this share of the slowest node's edge
-RATES_HZ = (2.0, 400.0)
+RATES_HZ = (8.0, 400.0)
+STEP = 1.15  # rates nearer to each other are not told apart
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -224,7 +225,7 @@ class Runner:
         """
         low, high = RATES_HZ
         best = 0.0
-        while high / low > 1.1:
+        while high / low > STEP:
             rate_hz = (low * high) ** 0.5
             kept = self._kept(rate_hz, seconds) or self._kept(rate_hz, seconds)
             best = max(best, kept)
