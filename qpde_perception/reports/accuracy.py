@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from qpde_perception.monitoring import Thinned
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,36 +21,27 @@ _WAITING = 1024
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One result beside the truth.
-
-    Attributes:
-        stamp_ns: Stamp of the frame.
-        truth: True class index; -1 for an object that the model does not know.
-        predicted: Class index of the single frame.
-        filtered: Class index after the temporal filter.
-        probability: Probability of `predicted`.
-    """
-
-    stamp_ns: int
-    truth: int
-    predicted: int
-    filtered: int
-    probability: float
-
-
 @dataclass(slots=True)
 class TruthScore:
     """Brings results and truth together by topic, stamp and box, in whichever order they come.
 
     Attributes:
-        judged: Results that found their truth, in order.
+        known: Number of results that found their truth, an object that the model knows.
+        unknown: Number of those that found another object.
         unmatched: Results and true boxes of a common stamp that found no partner.
+        confusion: Number of known objects by (true class, single-frame class).
+        judged: Stamp, true class (-1: unknown to the model) and single-frame class of results that
+            found their truth, in order; of many, evenly spread ones.
     """
 
-    judged: list[Judged] = field(default_factory=list)
+    known: int = 0
+    unknown: int = 0
     unmatched: int = 0
+    confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
+    judged: Thinned = field(default_factory=lambda: Thinned("qll"))
+    _right: int = 0
+    _right_filtered: int = 0
+    _unknown_probability: float = 0.0
     _results: dict[tuple[str, int], tuple[RegionResult, ...]] = field(default_factory=dict)
     _truths: dict[tuple[str, int], dict[Box, int]] = field(default_factory=dict)
 
@@ -92,46 +85,31 @@ class TruthScore:
             if box not in truth:
                 continue
             found += 1
-            self.judged.append(
-                Judged(
-                    stamp_ns=stamp_ns,
-                    truth=truth[box],
-                    predicted=result.class_index,
-                    filtered=result.filtered_class_index,
-                    probability=result.probability,
-                )
-            )
+            self._count(stamp_ns, result, truth[box])
         self.unmatched += len(results) + len(truth) - 2 * found
 
-    @property
-    def known(self) -> list[Judged]:
-        """Judged results of objects that the model knows."""
-        return [one for one in self.judged if one.truth != UNKNOWN]
-
-    @property
-    def unknown(self) -> list[Judged]:
-        """Judged results of objects that the model does not know."""
-        return [one for one in self.judged if one.truth == UNKNOWN]
+    def _count(self, stamp_ns: int, result: RegionResult, truth: int) -> None:
+        self.judged.add(stamp_ns, truth, result.class_index)
+        if truth == UNKNOWN:
+            self.unknown += 1
+            self._unknown_probability += result.probability
+            return
+        self.known += 1
+        self.confusion[truth, result.class_index] += 1
+        self._right += result.class_index == truth
+        self._right_filtered += result.filtered_class_index == truth
 
     @property
     def accuracy(self) -> float | None:
         """Share of known objects whose single-frame class is right; None without any."""
-        known = self.known
-        return sum(one.predicted == one.truth for one in known) / len(known) if known else None
+        return self._right / self.known if self.known else None
 
     @property
     def accuracy_filtered(self) -> float | None:
         """Share of known objects whose filtered class is right; None without any."""
-        known = self.known
-        return sum(one.filtered == one.truth for one in known) / len(known) if known else None
+        return self._right_filtered / self.known if self.known else None
 
     @property
     def unknown_mean_probability(self) -> float | None:
         """Mean probability the model gives to objects that it does not know; None without any."""
-        unknown = self.unknown
-        return sum(one.probability for one in unknown) / len(unknown) if unknown else None
-
-    @property
-    def confusion(self) -> Counter[tuple[int, int]]:
-        """Number of known objects by (true class, single-frame class)."""
-        return Counter((one.truth, one.predicted) for one in self.known)
+        return self._unknown_probability / self.unknown if self.unknown else None

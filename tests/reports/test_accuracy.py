@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qpde_perception.monitoring.thinned import MOST
 from qpde_perception.perception import RegionResult
 from qpde_perception.reports import TruthScore
 
@@ -55,7 +56,7 @@ def test_objects_the_model_does_not_know_do_not_count_as_wrong():
         "cam", 5, (result(A, 1), result(B, 3, probability=0.9), result(C, 4, probability=0.1))
     )
     assert score.accuracy == 1.0
-    assert len(score.unknown) == 2
+    assert score.unknown == 2
     assert score.unknown_mean_probability == pytest.approx(0.5)
 
 
@@ -83,7 +84,7 @@ def test_other_stamps_and_other_cameras_do_not_meet():
     score.add_truth("left", 5, [A], [1])
     score.add_results("left", 6, (result(A, 1),))
     score.add_results("right", 5, (result(A, 1),))
-    assert score.judged == []
+    assert len(score.judged) == 0
 
 
 def test_what_never_meets_does_not_pile_up():
@@ -94,6 +95,18 @@ def test_what_never_meets_does_not_pile_up():
     assert len(score._results) + len(score._truths) <= 2048
     score.add_truth("cam", 4999, [A], [1])
     assert len(score.judged) == 1
+
+
+def test_many_judged_results_are_counted_and_few_of_them_kept():
+    score = TruthScore()
+    results = tuple(result((float(n), 0.0, n + 1.0, 1.0), n % 2) for n in range(100))
+    boxes = [one.box for one in results]
+    for stamp in range(500):
+        score.add_truth("cam", stamp, boxes, [0] * 100)
+        score.add_results("cam", stamp, results)
+    assert (score.known, score.accuracy) == (50_000, 0.5)
+    assert score.confusion == {(0, 0): 25_000, (0, 1): 25_000}
+    assert len(score.judged) <= MOST
 
 
 @given(
