@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from qpde_perception.frames import FrameError
 
 if TYPE_CHECKING:
     import sys
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
 
     _Input: TypeAlias = "tuple[_Ahead, NDArray[np.uint8]]"
 
+# Frames that are handed to a thread at once: to hand over each by itself takes longer than its JSON.
+_TOGETHER = 8
 _NS_PER_MS = 1_000_000
 _NOTHING: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
 
@@ -71,6 +71,7 @@ class Pipeline:
         self._size_bytes = 0
         self._order: deque[_Ahead] = deque()
         self._coming: deque[_Ahead] = deque()
+        self._group: list[_Ahead] = []
         self._changed = Condition()
         self._awaited = self._closed = False
         self._pool = ThreadPoolExecutor(limits.decoders, "decoder")
@@ -86,14 +87,12 @@ class Pipeline:
 
     def put(self, request: Request) -> None:
         """Add a frame; that it is full is for the caller to heed."""
-        classifier = request.classifier
-        begun = self._pool.submit(classifier.begin, request.frame, request.regions)
-        ahead = _Ahead(request, begun, _size_bytes(request))
+        ahead = _Ahead(request, _size_bytes(request))
         self._size_bytes += ahead.size_bytes
         self._order.append(ahead)
-        with self._changed:
-            self._coming.append(ahead)
-            self._changed.notify_all()
+        self._group.append(ahead)
+        if len(self._group) >= _TOGETHER:
+            self._send()
 
     def take(self) -> Perception:
         """Return the result of the oldest frame, which leaves; waits until it is there.
@@ -104,8 +103,10 @@ class Pipeline:
         """
         ahead = self._order.popleft()
         self._size_bytes -= ahead.size_bytes
-        begun = ahead.begun.result()
-        if isinstance(begun, FrameError):
+        if ahead.sent is None:
+            self._send()
+        begun = ahead.wait()
+        if isinstance(begun, Exception):
             raise begun
         classifier = ahead.request.classifier
         batch = begun.prepared.batch
@@ -131,9 +132,21 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _send(self) -> None:
+        """Have the frames decoded that came since the last time, and inferred after that."""
+        group, self._group = self._group, []
+        sent = self._pool.submit(_begin, group)
+        for ahead in group:
+            ahead.sent = sent
+        with self._changed:
+            self._coming += group
+            self._changed.notify_all()
+
     def _logits(self, ahead: _Ahead, begun: Begun) -> NDArray[np.float32]:
         """Wait for what the engine says of a frame."""
         with self._changed:
+            if ahead.answer is None and self._group:
+                self._send()
             while ahead.answer is None:
                 # The batch at hand will not grow, as nobody puts anything meanwhile.
                 self._awaited = True
@@ -161,7 +174,11 @@ class Pipeline:
             ahead = self._next(patient=not batch)
             if ahead is None:
                 break
-            pixels = _pixels(ahead)
+            try:
+                begun = ahead.wait()
+            except CancelledError:  # it was closed meanwhile
+                return []
+            pixels = _NOTHING if isinstance(begun, Exception) else begun.prepared.batch
             fits = items + len(pixels) <= self._limits.batch and _same_engine(batch, ahead)
             if batch and not fits:
                 break
@@ -190,28 +207,36 @@ class _Answer:
     infer_ms: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Ahead:
     """A frame on its way."""
 
     request: Request
-    begun: Future[Begun | FrameError]
     size_bytes: int
+    sent: Future[None] | None = None
+    begun: Begun | Exception | None = None
     answer: _Answer | Exception | None = None
+
+    def wait(self) -> Begun | Exception:
+        """Wait until it is decoded, or cannot be."""
+        assert self.sent is not None
+        self.sent.result()
+        assert self.begun is not None
+        return self.begun
+
+
+def _begin(group: list[_Ahead]) -> None:
+    for ahead in group:
+        request = ahead.request
+        try:
+            ahead.begun = request.classifier.begin(request.frame, request.regions)
+        except Exception as error:  # noqa: BLE001  (it is raised where the frame is taken)
+            ahead.begun = error
 
 
 def _size_bytes(request: Request) -> int:
     items = 1 if request.regions is None else len(request.regions)
     return request.frame.data.nbytes + items * request.classifier.item_bytes
-
-
-def _pixels(ahead: _Ahead) -> NDArray[np.uint8]:
-    """Wait until a frame is decoded; what cannot be decoded has no pixels."""
-    try:
-        begun = ahead.begun.result()
-    except Exception:  # noqa: BLE001  (it is raised where the frame is taken)
-        return _NOTHING
-    return _NOTHING if isinstance(begun, FrameError) else begun.prepared.batch
 
 
 def _same_engine(batch: list[_Input], ahead: _Ahead) -> bool:
