@@ -85,17 +85,17 @@ class PerceptionBag:
         """
         camera, recorded = outcome.camera, outcome.recorded
         self._now_ns = now_ns = recorded.log_time_ns
-        self._writer.write(camera.topic, recorded.message, now_ns)
+        messages = [(camera.topic, recorded.message)]
         if isinstance(outcome, Published):
             perception = outcome.perception
             if camera not in self._announced:
                 self._announced.add(camera)
                 info = _label_info(perception, self._labels)
-                self._writer.write(f"{camera.namespace}/label_info", info, now_ns)
+                messages.append((f"{camera.namespace}/label_info", info))
             result = _classification(camera, perception)
-            self._writer.write(f"{camera.namespace}/classification", result, now_ns)
-            overlay = _annotations(perception)
-            self._writer.write(f"{camera.namespace}/annotations", overlay, now_ns)
+            messages.append((f"{camera.namespace}/classification", result))
+            messages.append((f"{camera.namespace}/annotations", _annotations(perception)))
+        self._writer.write_all(messages, now_ns)
         if self._next_diagnostics_ns is None or now_ns >= self._next_diagnostics_ns:
             self._next_diagnostics_ns = now_ns + _DIAGNOSTICS_NS
             self._say()

@@ -360,28 +360,27 @@ class Counted:
 
 
 @pytest.mark.parametrize(
-    ("limits", "most_frames"),
-    [(Limits(frames=10), 10), (Limits(size_bytes=40_000), 12), (Limits(size_bytes=1), 1)],
+    "limits", [Limits(frames=10), Limits(size_bytes=40_000), Limits(size_bytes=1)]
 )
-def test_no_more_is_read_ahead_than_the_limits_say(tmp_path, limits, most_frames):
+def test_no_more_is_read_ahead_than_the_limits_say(tmp_path, limits):
     path = red_drive(tmp_path / "drive.mcap", 120, size=256)
     with open_drive(path) as drive:
-        counted, taken, taken_bytes = Counted(drive), 0, 0
-        for outcome in replay(
-            counted, parts_of(drive, MeanColourEngine()), Accounting(), limits=limits
-        ):
+        parts = parts_of(drive, MeanColourEngine())
+        counted, taken, taken_bytes, most = Counted(drive), 0, 0, 0
+        for outcome in replay(counted, parts, Accounting(), limits=limits):
+            ahead, ahead_bytes = counted.frames - taken, counted.bytes - taken_bytes
+            assert ahead <= limits.frames
+            assert ahead_bytes <= limits.size_bytes + len(outcome.recorded.raw)
+            most = max(most, ahead)
             taken += 1
             taken_bytes += len(outcome.recorded.raw)
-            ahead = counted.frames - taken + 1
-            assert ahead <= most_frames
-            largest = max(len(outcome.recorded.raw), 4000)
-            assert counted.bytes - taken_bytes <= max(limits.size_bytes, 0) + largest
     assert taken == 120
+    assert (most > 1) == (limits.size_bytes > 1)
 
 
 def test_memory_does_not_grow_with_the_length_of_the_drive(tmp_path):
     with open_drive(SAMPLE) as sample:
-        drive, part = endless_drive(sample, padded_bytes=200_000)
+        drive, part = endless_drive(sample, padded_bytes=400_000)
     parts = parts_of(drive, MeanColourEngine())
     labels = bundle().manifest.labels
     report, latency, accounting = ReplayReport(labels), LatencyRecorder(), Accounting()
@@ -399,13 +398,13 @@ def test_memory_does_not_grow_with_the_length_of_the_drive(tmp_path):
                 bag.add(outcome)
                 report.add(outcome.perception)
                 latency.add(outcome.perception.stages_ms)
-                if accounting.totals.published % 700 == 0:
+                if accounting.totals.published % 400 == 0:
                     peaks.append(tracemalloc.get_traced_memory()[1])
                     tracemalloc.reset_peak()
                 if len(peaks) == 4:
                     break
     finally:
         tracemalloc.stop()
-    assert part.bytes_read > 560e6
+    assert part.bytes_read > 640e6
     assert max(peaks) < 150e6
     assert max(peaks[1:]) < 1.05 * peaks[0]
