@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     _Input: TypeAlias = "tuple[_Ahead, NDArray[np.uint8]]"
 
-# Frames that are handed to a thread at once: to hand over each by itself takes longer than its JSON.
+# Frames that are handed to a thread at once: handing over takes as long as writing a result.
 _TOGETHER = 8
 _NS_PER_MS = 1_000_000
 _NOTHING: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)

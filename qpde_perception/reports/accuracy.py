@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from qpde_perception.monitoring import Thinned
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from qpde_perception.perception import RegionResult
 
@@ -21,6 +21,48 @@ _WAITING = 1024
 Box = tuple[float, float, float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One result beside the truth.
+
+    Attributes:
+        stamp_ns: Stamp of the frame.
+        truth: True class index; -1 for an object that the model does not know.
+        predicted: Class index of the single frame.
+        filtered: Class index after the temporal filter.
+        probability: Probability of `predicted`.
+    """
+
+    stamp_ns: int
+    truth: int
+    predicted: int
+    filtered: int
+    probability: float
+
+
+class JudgedResults:
+    """Judged results in order, of any number: columns of 28 bytes a result instead of objects."""
+
+    def __init__(self) -> None:
+        self._columns = array("q"), array("i"), array("i"), array("i"), array("d")
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __iter__(self) -> Iterator[Judged]:
+        return self.spread(1)
+
+    def spread(self, every: int) -> Iterator[Judged]:
+        """Yield one of so many in a row."""
+        columns = (islice(column, None, None, every) for column in self._columns)
+        return (Judged(*row) for row in zip(*columns, strict=True))
+
+    def append(self, judged: Judged) -> None:
+        """Add one."""
+        for column, name in zip(self._columns, Judged.__slots__, strict=True):
+            column.append(getattr(judged, name))
+
+
 @dataclass(slots=True)
 class TruthScore:
     """Brings results and truth together by topic, stamp and box, in whichever order they come.
@@ -30,15 +72,14 @@ class TruthScore:
         unknown: Number of those that found another object.
         unmatched: Results and true boxes of a common stamp that found no partner.
         confusion: Number of known objects by (true class, single-frame class).
-        judged: Stamp, true class (-1: unknown to the model) and single-frame class of results that
-            found their truth, in order; of many, evenly spread ones.
+        judged: The results that found their truth, in order.
     """
 
     known: int = 0
     unknown: int = 0
     unmatched: int = 0
     confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
-    judged: Thinned = field(default_factory=lambda: Thinned("qll"))
+    judged: JudgedResults = field(default_factory=JudgedResults)
     _right: int = 0
     _right_filtered: int = 0
     _unknown_probability: float = 0.0
@@ -85,19 +126,27 @@ class TruthScore:
             if box not in truth:
                 continue
             found += 1
-            self._count(stamp_ns, result, truth[box])
+            self._count(
+                Judged(
+                    stamp_ns=stamp_ns,
+                    truth=truth[box],
+                    predicted=result.class_index,
+                    filtered=result.filtered_class_index,
+                    probability=result.probability,
+                )
+            )
         self.unmatched += len(results) + len(truth) - 2 * found
 
-    def _count(self, stamp_ns: int, result: RegionResult, truth: int) -> None:
-        self.judged.add(stamp_ns, truth, result.class_index)
-        if truth == UNKNOWN:
+    def _count(self, judged: Judged) -> None:
+        self.judged.append(judged)
+        if judged.truth == UNKNOWN:
             self.unknown += 1
-            self._unknown_probability += result.probability
+            self._unknown_probability += judged.probability
             return
         self.known += 1
-        self.confusion[truth, result.class_index] += 1
-        self._right += result.class_index == truth
-        self._right_filtered += result.filtered_class_index == truth
+        self.confusion[judged.truth, judged.predicted] += 1
+        self._right += judged.predicted == judged.truth
+        self._right_filtered += judged.filtered == judged.truth
 
     @property
     def accuracy(self) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.monitoring import Thinned
+from qpde_perception.monitoring.thinned import MOST
 from qpde_perception.reports.accuracy import UNKNOWN, TruthScore
 from qpde_perception.reports.drift import drift_section
 from qpde_perception.reports.page import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from qpde_perception.monitoring import DriftCourse
     from qpde_perception.perception import Perception
+    from qpde_perception.reports.accuracy import Judged
     from qpde_perception.reports.samples import Sample
 
 _NS_PER_S = 1_000_000_000
@@ -142,7 +144,7 @@ class ReplayReport:
                     "Time per frame",
                     "Measured on the machine that ran the replay, with a monotonic clock. "
                     "p99: 99 of 100 frames were at least this fast."
-                    + _drawn(self._frames, "frame"),
+                    + _drawn(self._frames.every, "frame"),
                     figure(latency_plot(self._times_s(stamps_ns), totals_ms), "Time per frame"),
                     _stage_table(summary.stages),
                 )
@@ -153,7 +155,7 @@ class ReplayReport:
                 section(
                     "What was seen when",
                     "Each mark is one object in one frame; the row is the class the model gave it."
-                    + _drawn(self._marks, "object"),
+                    + _drawn(self._every(), "object"),
                     figure(plot, "Classes over the drive"),
                 )
             )
@@ -172,25 +174,25 @@ class ReplayReport:
     def _times_s(self, stamps_ns: Sequence[float]) -> list[float]:
         return [(stamp - (self._first_ns or 0)) / _NS_PER_S for stamp in stamps_ns]
 
-    @property
-    def _marks(self) -> Thinned:
-        return self.score.judged if len(self.score.judged) else self._results
+    def _every(self) -> int:
+        """Return of how many objects in a row one is drawn."""
+        return -(-len(self.score.judged) // MOST) or self._results.every
 
     def _groups(self) -> dict[str, tuple[str, list[float], list[int]]]:
         if not len(self.score.judged):
             stamps_ns, classes = self._results.columns
             return {"seen": (BLUE, self._times_s(stamps_ns), [int(each) for each in classes])}
         colours = {"right": GREEN, "wrong": RED, "of a kind the model does not know": GREY}
-        members: dict[str, list[tuple[float, int]]] = {name: [] for name in colours}
         right, wrong, unknown = colours
-        for stamp_ns, truth, predicted in zip(*self.score.judged.columns, strict=True):
-            name = unknown if truth == UNKNOWN else right if truth == predicted else wrong
-            members[name].append((stamp_ns, int(predicted)))
+        members: dict[str, list[Judged]] = {name: [] for name in colours}
+        for one in self.score.judged.spread(self._every()):
+            known = right if one.truth == one.predicted else wrong
+            members[unknown if one.truth == UNKNOWN else known].append(one)
         return {
             name: (
                 colours[name],
-                self._times_s([stamp_ns for stamp_ns, _ in marks]),
-                [predicted for _, predicted in marks],
+                self._times_s([one.stamp_ns for one in marks]),
+                [one.predicted for one in marks],
             )
             for name, marks in members.items()
             if marks
@@ -283,8 +285,8 @@ def _details(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def _drawn(rows: Thinned, noun: str) -> str:
-    return f" One {noun} in {rows.every} is drawn." if rows.every > 1 else ""
+def _drawn(every: int, noun: str) -> str:
+    return f" One {noun} in {every} is drawn." if every > 1 else ""
 
 
 def _share(share: float | None) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qpde_perception.monitoring.thinned import MOST
 from qpde_perception.perception import RegionResult
 from qpde_perception.reports import TruthScore
 
@@ -97,16 +98,25 @@ def test_what_never_meets_does_not_pile_up():
     assert len(score.judged) == 1
 
 
-def test_many_judged_results_are_counted_and_few_of_them_kept():
+def test_many_judged_results_take_few_bytes_each_and_can_be_read_again():
     score = TruthScore()
     results = tuple(result((float(n), 0.0, n + 1.0, 1.0), n % 2) for n in range(100))
     boxes = [one.box for one in results]
-    for stamp in range(500):
+    tracemalloc.start()
+    for stamp in range(200):
         score.add_truth("cam", stamp, boxes, [0] * 100)
         score.add_results("cam", stamp, results)
-    assert (score.known, score.accuracy) == (50_000, 0.5)
-    assert score.confusion == {(0, 0): 25_000, (0, 1): 25_000}
-    assert len(score.judged) <= MOST
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (score.known, score.accuracy) == (20_000, 0.5)
+    assert score.confusion == {(0, 0): 10_000, (0, 1): 10_000}
+    assert taken < 40 * 20_000
+    assert [(one.stamp_ns, one.predicted) for one in score.judged] == [
+        (stamp, n % 2) for stamp in range(200) for n in range(100)
+    ]
+    assert [one.stamp_ns for one in score.judged.spread(250)] == [
+        number * 250 // 100 for number in range(80)
+    ]
 
 
 @given(
