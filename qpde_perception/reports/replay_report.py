@@ -42,9 +42,9 @@ _NS_PER_S = 1_000_000_000
 _EXPLANATIONS = {
     "decode": "JPEG, PNG or raw bytes to pixels",
     "prepare": "cropping and resizing to the network's input",
-    "infer": "the int8 network in the engine",
+    "infer": "the int8 network in the engine: the frame's share of its batch",
     "postprocess": "probabilities and the temporal filter",
-    "total": "from the frame to its result",
+    "total": "all of these; not the time that the frame waited for its turn",
 }
 
 
