@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ class JudgedResults:
     """Judged results in order, of any number: columns of 28 bytes a result instead of objects."""
 
     def __init__(self) -> None:
-        self._columns = array("q"), array("i"), array("i"), array("i"), array("d")
+        self._columns: tuple[array[Any], ...] = tuple(array(code) for code in "qiiid")
 
     def __len__(self) -> int:
         return len(self._columns[0])
