@@ -50,7 +50,7 @@ class Limits:
     frames: int = 256
     size_bytes: int = 128 * 2**20
     batch: int = 32
-    decoders: int = max(1, min(4, (os.cpu_count() or 2) - 1))
+    decoders: int = min(4, os.cpu_count() or 1)
 
 
 DEFAULT_LIMITS = Limits()
