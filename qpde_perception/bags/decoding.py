@@ -61,7 +61,7 @@ def decode_message(channel: Channel, raw: bytes) -> object:
     store = _known_store(channel)
     deserialize = store.deserialize_ros1 if channel.encoding == "ros1" else store.deserialize_cdr
     try:
-        return deserialize(raw, channel.type)
+        return deserialize(memoryview(raw), channel.type)  # of bytes, it would make a copy
     except Exception as error:  # noqa: BLE001  # damaged bytes make the generated parsers fail in many ways
         msg = f"{channel.topic}: no {channel.type}: {error}"
         raise ValueError(msg) from None

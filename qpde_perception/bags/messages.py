@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,15 +184,20 @@ def restamped(cdr: bytes, stamp_ns: int) -> bytes:
 
 def _hypothesis(class_index: int) -> Any:
     types = typestore().types
-    pose = types["geometry_msgs/msg/PoseWithCovariance"](
+    hypothesis = types["vision_msgs/msg/ObjectHypothesis"](class_id=str(class_index), score=1.0)
+    return types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=_no_pose())
+
+
+@cache
+def _no_pose() -> Any:
+    types = typestore().types
+    return types["geometry_msgs/msg/PoseWithCovariance"](
         pose=types["geometry_msgs/msg/Pose"](
             position=types["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
             orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
         ),
         covariance=np.zeros(36),
     )
-    hypothesis = types["vision_msgs/msg/ObjectHypothesis"](class_id=str(class_index), score=1.0)
-    return types["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=pose)
 
 
 def _compression(description: str, data: memoryview) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 _DIAGNOSTICS_NS = 1_000_000_000
 _GREEN = (0.2, 0.9, 0.3, 1.0)
+_WHITE = (1.0, 1.0, 1.0, 1.0)
 _SHADE = (0.0, 0.0, 0.0, 0.6)
+_NOTHING = (0.0, 0.0, 0.0, 0.0)
 _FONT_SIZE = 18.0
 
 
@@ -54,7 +57,9 @@ class PerceptionBag:
         Raises:
             BagError: If the file cannot be written.
         """
-        self._writer = McapWriter(path)
+        # Images are most of it. Compressed ones get no smaller, and of raw ones a frame would take
+        # longer than to classify it.
+        self._writer = McapWriter(path, compress=False)
         self._labels = labels
         self._accounting, self._tasks = accounting, tasks
         self._announced: set[Camera] = set()
@@ -80,17 +85,17 @@ class PerceptionBag:
         """
         camera, recorded = outcome.camera, outcome.recorded
         self._now_ns = now_ns = recorded.log_time_ns
-        self._writer.write(camera.topic, recorded.message, now_ns)
+        messages = [(camera.topic, recorded.message)]
         if isinstance(outcome, Published):
             perception = outcome.perception
             if camera not in self._announced:
                 self._announced.add(camera)
                 info = _label_info(perception, self._labels)
-                self._writer.write(f"{camera.namespace}/label_info", info, now_ns)
+                messages.append((f"{camera.namespace}/label_info", info))
             result = _classification(camera, perception)
-            self._writer.write(f"{camera.namespace}/classification", result, now_ns)
-            overlay = _annotations(perception)
-            self._writer.write(f"{camera.namespace}/annotations", overlay, now_ns)
+            messages.append((f"{camera.namespace}/classification", result))
+            messages.append((f"{camera.namespace}/annotations", _annotations(perception)))
+        self._writer.write_all(messages, now_ns)
         if self._next_diagnostics_ns is None or now_ns >= self._next_diagnostics_ns:
             self._next_diagnostics_ns = now_ns + _DIAGNOSTICS_NS
             self._say()
@@ -155,9 +160,9 @@ def _outline(box: tuple[float, float, float, float], stamp: Any) -> Any:
         timestamp=stamp,
         type=2,  # LINE_LOOP
         points=[point(x=x, y=y) for x, y in corners],
-        outline_color=_colour(*_GREEN),
+        outline_color=_colour(_GREEN),
         outline_colors=[],
-        fill_color=_colour(0.0, 0.0, 0.0, 0.0),
+        fill_color=_colour(_NOTHING),
         thickness=2.0,
     )
 
@@ -170,12 +175,14 @@ def _text(region: RegionResult, stamp: Any) -> Any:
         position=types["foxglove_msgs/msg/Point2"](x=x, y=y),
         text=f"{region.label} {region.probability:.0%}",
         font_size=_FONT_SIZE,
-        text_color=_colour(1.0, 1.0, 1.0, 1.0),
-        background_color=_colour(*_SHADE),
+        text_color=_colour(_WHITE),
+        background_color=_colour(_SHADE),
     )
 
 
-def _colour(red: float, green: float, blue: float, opacity: float) -> Any:
+@cache
+def _colour(colour: tuple[float, float, float, float]) -> Any:
+    red, green, blue, opacity = colour
     return typestore().types["foxglove_msgs/msg/Color"](r=red, g=green, b=blue, a=opacity)
 
 

@@ -15,6 +15,7 @@ from qpde_perception.bags.errors import BagError
 
 if TYPE_CHECKING:
     import sys
+    from collections.abc import Iterable
     from pathlib import Path
     from types import FrameType, TracebackType
 
@@ -64,23 +65,28 @@ class McapWriter:
         Raises:
             BagError: If its type is unknown, a field does not fit, or the disk is full.
         """
-        name = message.__msgtype__
-        try:
-            data = bytes(typestore().serialize_cdr(message, name))
-        except KeyError:
-            msg = f"{topic}: {name} has no definition here and cannot be written"
-            raise BagError(msg) from None
-        except _MISFITS as error:
-            msg = f"{topic}: a message does not fit {name}: {error}"
-            raise BagError(msg) from None
+        self.write_all(((topic, message),), log_time_ns)
+
+    def write_all(self, messages: Iterable[tuple[str, Any]], log_time_ns: int) -> None:
+        """Append messages of one time, as `write` does: all of them, or those before a misfit.
+
+        Args:
+            messages: Topic and message of each.
+            log_time_ns: When they were received, nanoseconds.
+
+        Raises:
+            BagError: As `write`.
+        """
         with _Uninterrupted():
-            try:
-                channel = self._channel(topic, name)
-                sequence = self._sequences.get(channel, 0)
-                self._sequences[channel] = sequence + 1
-                self._writer.add_message(channel, log_time_ns, data, log_time_ns, sequence)
-            except OSError as error:
-                raise self._failure(error) from None
+            for topic, message in messages:
+                data = _serialized(topic, message)
+                try:
+                    channel = self._channel(topic, message.__msgtype__)
+                    sequence = self._sequences.get(channel, 0)
+                    self._sequences[channel] = sequence + 1
+                    self._writer.add_message(channel, log_time_ns, data, log_time_ns, sequence)
+                except OSError as error:
+                    raise self._failure(error) from None
 
     def close(self) -> None:
         """Finish the file.
@@ -130,6 +136,18 @@ class McapWriter:
             f"{self._path} cannot be written: {error.strerror}; choose another place or make room "
             "(what was written before can still be read)"
         )
+
+
+def _serialized(topic: str, message: Any) -> bytes:
+    name = message.__msgtype__
+    try:
+        return bytes(typestore().serialize_cdr(message, name))
+    except KeyError:
+        msg = f"{topic}: {name} has no definition here and cannot be written"
+        raise BagError(msg) from None
+    except _MISFITS as error:
+        msg = f"{topic}: a message does not fit {name}: {error}"
+        raise BagError(msg) from None
 
 
 class _Uninterrupted:

@@ -21,7 +21,7 @@ class Engine(Protocol):
     version: str
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the network.
+        """Run the network; calls from several threads wait for each other.
 
         Args:
             batch: Pixels, uint8, shape (n, height, width, 3), C-contiguous, n >= 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ class OpenVinoEngine:
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
+        self._lock = threading.Lock()
         core = _core()
         try:
             model = core.read_model(graph)
@@ -63,18 +65,19 @@ class OpenVinoEngine:
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 (n, classes), of pixels, uint8 (n, height, width, 3)."""
-        if self._request is None:
-            msg = f"{self.name} is closed; open it again"
-            raise EngineError(msg)
-        try:
-            # Setting the tensor and sharing the outputs takes 20 us, not the 150 us of a call that
-            # gets inputs and returns a dictionary of copies.
-            self._request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
-            self._request.infer(share_outputs=True)
-        except RuntimeError as error:
-            msg = f"openvino cannot run {batch.dtype}{batch.shape}: {error}"
-            raise EngineError(msg) from None
-        return np.array(self._request.get_output_tensor(0).data, np.float32)
+        with self._lock:
+            if self._request is None:
+                msg = f"{self.name} is closed; open it again"
+                raise EngineError(msg)
+            try:
+                # Setting the tensor and sharing the outputs takes 20 us, not the 150 us of a call
+                # that gets inputs and returns a dictionary of copies.
+                self._request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+                self._request.infer(share_outputs=True)
+            except RuntimeError as error:
+                msg = f"openvino cannot run {batch.dtype}{batch.shape}: {error}"
+                raise EngineError(msg) from None
+            return np.array(self._request.get_output_tensor(0).data, np.float32)
 
     def close(self) -> None:
         """Free the request, and with it the compiled model."""

@@ -6,6 +6,7 @@ engine alone: no pickle, no code. It belongs to the GPU and the TensorRT that it
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,7 @@ class TorchTensorRtEngine:
             msg = f"{NAME} needs an NVIDIA GPU, and torch sees none; choose another engine"
             raise EngineError(msg)
         self.max_batch = max_batch
+        self._lock = threading.Lock()
         runtime = torch_tensorrt.dynamo.runtime
         try:
             self._module: Any = runtime.TorchTensorRTModule(
@@ -121,7 +123,7 @@ class TorchTensorRtEngine:
             msg = f"{NAME} cannot run {batch.dtype}{batch.shape}: pixels are uint8"
             raise EngineError(msg)
         try:
-            with torch.inference_mode():
+            with self._lock, torch.inference_mode():
                 parts = [
                     self._run(batch[start : start + self.max_batch])
                     for start in range(0, len(batch), self.max_batch)

@@ -108,8 +108,8 @@ def decode_jpeg(
         FrameError: If it is truncated or damaged.
     """
     _, scan = _read_jpeg_header(data)
-    end = bytes(data[scan:]).find(_JPEG_END)
-    if end < 0:
+    # Few files have anything after their end, and to search one takes a while.
+    if bytes(data[scan:][-2:]) != _JPEG_END and _end_of(data, scan) < 0:
         msg = f"jpeg of {data.nbytes} bytes: truncated, it has no end marker"
         raise FrameError(msg)
     height, width = size
@@ -123,10 +123,17 @@ def decode_jpeg(
     if pixels is None or pixels.shape[:2] != (-(-height // scale), -(-width // scale)):
         msg = f"jpeg of {data.nbytes} bytes: truncated or damaged"
         raise FrameError(msg)
-    if np.all(pixels[-1, -1] == _PADDING_GREY) and _is_padded(data[: scan + end], pixels, flags):
-        msg = f"jpeg of {data.nbytes} bytes: has too few data for its {width}x{height} pixels"
-        raise FrameError(msg)
+    if np.all(pixels[-1, -1] == _PADDING_GREY):
+        unended = data[: scan + _end_of(data, scan)]
+        if _is_padded(unended, pixels, flags):
+            msg = f"jpeg of {data.nbytes} bytes: has too few data for its {width}x{height} pixels"
+            raise FrameError(msg)
     return Picture(pixels, "bgr", scale=scale, height=height, width=width)
+
+
+def _end_of(data: memoryview, scan: int) -> int:
+    """Return where the end marker lies, counted from the beginning of the scan; -1 for nowhere."""
+    return bytes(data[scan:]).find(_JPEG_END)
 
 
 def _is_padded(unended: memoryview, pixels: NDArray[np.uint8], flags: int) -> bool:

@@ -107,15 +107,13 @@ def prepare(picture: Picture, regions: Regions | None, spec: InputSpec) -> Prepa
         FrameError: If the regions contradict themselves.
     """
     cuts = cut_out(picture, regions, spec)
-    channels = (
-        [0, 0, 0]
-        if picture.order == "mono"
-        else [picture.order.index(channel) for channel in spec.channel_order]
-    )
+    # Pairs for OpenCV: from which channel of the picture to which of the input.
+    moves: list[int] = []
+    for to, channel in enumerate(spec.channel_order):
+        moves += (0 if picture.order == "mono" else picture.order.index(channel), to)
     batch = np.empty((len(cuts), spec.height, spec.width, 3), np.uint8)
     for item, cut in zip(batch, cuts.values(), strict=True):
-        small = resize(cut, spec)
-        item[...] = small.reshape(spec.height, spec.width, -1)[..., channels]
+        cv2.mixChannels([resize(cut, spec)], [item], moves)
     if regions is None:
         return Prepared(batch, (None,), ("",), ())
     return Prepared(

@@ -20,6 +20,7 @@ from qpde_perception.monitoring.tasks import (
     processing_time_task,
     transport_task,
 )
+from qpde_perception.monitoring.thinned import Thinned
 from qpde_perception.monitoring.verdicts import DriftReport, Observation, Verdict
 from qpde_perception.monitoring.watchdog import (
     InputAge,
@@ -51,6 +52,7 @@ __all__ = [
     "StreamSnapshot",
     "StreamStatistics",
     "TaskStatus",
+    "Thinned",
     "TransportReport",
     "UpstreamLosses",
     "Verdict",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from array import array
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.monitoring.levels import Level
+from qpde_perception.monitoring.thinned import Thinned
 
 if TYPE_CHECKING:
+    from array import array
+
     from qpde_perception.monitoring.verdicts import DriftReport, Verdict
 
 
@@ -32,32 +34,42 @@ class Episode:
 class DriftCourse:
     """What was reported, one moment after another; what nobody knew is not a number.
 
+    Of many moments, evenly spread ones are kept.
+
     Attributes:
-        times_s: Time of each moment, seconds of the drive.
-        evidence: Decimal logarithm of the combined evidence.
-        noise_ratio: Recent squared distance to the reference, over that of a healthy engine.
-        disagreement: Recent share of items with another first class than the reference's.
         episodes: The verdicts, in the order in which they were raised.
         last: The last report; None before the first.
     """
 
-    times_s: array[float] = field(default_factory=lambda: array("d"))
-    evidence: array[float] = field(default_factory=lambda: array("d"))
-    noise_ratio: array[float] = field(default_factory=lambda: array("d"))
-    disagreement: array[float] = field(default_factory=lambda: array("d"))
     episodes: list[Episode] = field(default_factory=list)
     last: DriftReport | None = None
+    _moments: Thinned = field(default_factory=lambda: Thinned("dddd"))
+
+    @property
+    def times_s(self) -> array[float]:
+        """Time of each moment, seconds of the drive."""
+        return self._moments.columns[0]
+
+    @property
+    def evidence(self) -> array[float]:
+        """Decimal logarithm of the combined evidence."""
+        return self._moments.columns[1]
+
+    @property
+    def noise_ratio(self) -> array[float]:
+        """Recent squared distance to the reference, over that of a healthy engine."""
+        return self._moments.columns[2]
+
+    @property
+    def disagreement(self) -> array[float]:
+        """Recent share of items with another first class than the reference's."""
+        return self._moments.columns[3]
 
     def add(self, time_s: float, report: DriftReport) -> None:
         """Add what is known at a moment."""
         self.last = report
-        self.times_s.append(time_s)
-        for values, value in (
-            (self.evidence, report.combined_evidence),
-            (self.noise_ratio, report.noise_ratio),
-            (self.disagreement, report.disagreement),
-        ):
-            values.append(math.nan if value is None else value)
+        numbers = report.combined_evidence, report.noise_ratio, report.disagreement
+        self._moments.add(time_s, *(math.nan if each is None else each for each in numbers))
         standing = {_key(verdict): verdict for verdict in report.causes}
         for index, episode in enumerate(self.episodes):
             if episode.end_s is None:

@@ -1,24 +1,52 @@
-"""Latency of the stages of the road."""
+"""Latency of the stages of the road, in numbers that do not grow with the road."""
 
 from __future__ import annotations
 
-from array import array
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+RESOLUTION = 0.001
+"""Durations that differ by a smaller share may be taken for one another."""
+_LOG_STEP = math.log1p(RESOLUTION)
+_SHORTEST_MS = 1e-6
+
+
+@dataclass(slots=True)
+class _Stage:
+    """Durations of one stage: their number and the largest of each small range of them."""
+
+    ranges: dict[int, tuple[int, float]] = field(default_factory=dict)
+    count: int = 0
+    sum_ms: float = 0.0
+    max_ms: float = 0.0
+
+    def add(self, duration_ms: float) -> None:
+        self.count += 1
+        self.sum_ms += duration_ms
+        self.max_ms = max(self.max_ms, duration_ms)
+        key = int(math.log(max(duration_ms, _SHORTEST_MS)) // _LOG_STEP)
+        count, largest = self.ranges.get(key, (0, 0.0))
+        self.ranges[key] = count + 1, max(largest, duration_ms)
+
+    def quantile(self, share: float) -> float:
+        wanted, seen = math.ceil(self.count * share), 0
+        for _, (count, largest_ms) in sorted(self.ranges.items()):
+            seen += count
+            if seen >= wanted:
+                return largest_ms
+        return self.max_ms
 
 
 @dataclass(slots=True)
 class LatencyRecorder:
-    """Durations of every stage of every frame; 8 bytes a stage and frame are kept."""
+    """Durations of every stage of every frame, in memory that their number does not fill."""
 
-    _durations_ms: dict[str, array[float]] = field(default_factory=dict)
+    _stages: dict[str, _Stage] = field(default_factory=dict)
 
     def add(self, stages_ms: Mapping[str, float]) -> None:
         """Record one frame.
@@ -26,23 +54,23 @@ class LatencyRecorder:
         Args:
             stages_ms: Duration of each stage that ran, milliseconds.
         """
-        for stage, duration_ms in stages_ms.items():
-            self._durations_ms.setdefault(stage, array("d")).append(duration_ms)
+        for name, duration_ms in stages_ms.items():
+            stage = self._stages.get(name)
+            if stage is None:
+                stage = self._stages[name] = _Stage()
+            stage.add(duration_ms)
 
     def quantiles(self) -> dict[str, dict[str, float]]:
         """Return `p50`, `p90`, `p99`, `max` and `mean` of each stage, milliseconds.
 
-        A quantile is the smallest recorded duration that at least this share of the frames did not
-        exceed: a duration that occurred, never one between two.
+        A quantile is a duration that occurred, and that at least this share of the frames did not
+        exceed: the smallest such one, or one that is larger by less than `RESOLUTION`.
         """
         return {
-            stage: {
-                **{
-                    name: float(np.quantile(durations, share, method="inverted_cdf"))
-                    for name, share in _QUANTILES.items()
-                },
-                "max": max(durations),
-                "mean": float(np.mean(durations)),
+            name: {
+                **{key: stage.quantile(share) for key, share in _QUANTILES.items()},
+                "max": stage.max_ms,
+                "mean": stage.sum_ms / stage.count,
             }
-            for stage, durations in self._durations_ms.items()
+            for name, stage in self._stages.items()
         }

@@ -9,17 +9,21 @@ from qpde_perception.perception.filters import (
     TemporalFilter,
 )
 from qpde_perception.perception.mailbox import Mailbox
+from qpde_perception.perception.pipeline import DEFAULT_LIMITS, Limits, Pipeline
 from qpde_perception.perception.scores import softmax
 from qpde_perception.perception.values import Perception, RegionResult
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "Classifier",
     "ExponentialFilter",
     "Filtered",
     "HysteresisFilter",
+    "Limits",
     "Mailbox",
     "NoFilter",
     "Perception",
+    "Pipeline",
     "RegionResult",
     "Request",
     "TemporalFilter",

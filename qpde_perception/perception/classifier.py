@@ -63,6 +63,11 @@ class Classifier:
         self.observer = observer
         self._filter = temporal_filter
 
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of the network's input for one item."""
+        return self._spec.height * self._spec.width * 3
+
     def classify(self, frame: CameraFrame, regions: Regions | None = None) -> Perception:
         """Classify the regions of a frame, or the whole frame where `regions` is None.
 
@@ -215,6 +220,17 @@ class _StopWatch:
     def skip(self) -> None:
         """Leave out what happened since the last stage; the total has it."""
         self._last_ns = time.perf_counter_ns()
+
+    def resume(self) -> None:
+        """Leave out what happened since the last stage, of the total as well."""
+        now_ns = time.perf_counter_ns()
+        self._started_ns += now_ns - self._last_ns
+        self._last_ns = now_ns
+
+    def add(self, stage: str, duration_ms: float) -> None:
+        """Add a stage that was measured elsewhere."""
+        self._stages_ms[stage] = duration_ms
+        self._started_ns -= round(duration_ms * _NS_PER_MS)
 
     def stages_ms(self) -> dict[str, float]:
         total_ms = (time.perf_counter_ns() - self._started_ns) / _NS_PER_MS

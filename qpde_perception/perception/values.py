@@ -47,7 +47,9 @@ class Perception:
         frame_id: Coordinate frame of the camera.
         regions: One result per usable region, in the detector's order.
         stages_ms: Milliseconds by a monotonic clock: `total`, and `decode`, `prepare`, `infer` and
-            `postprocess`; a frame without a usable region has no `infer`.
+            `postprocess`; a frame without a usable region has no `infer`. Where a pipeline works
+            ahead, `infer` is the share of the engine's time that the frame's items have of their
+            batch, and the time that the frame waited is in none of them.
         rejected: Indexes of the detector's regions that had no part in the frame.
     """
 

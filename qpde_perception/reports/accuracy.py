@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from qpde_perception.perception import RegionResult
 
@@ -38,17 +40,49 @@ class Judged:
     probability: float
 
 
+class JudgedResults:
+    """Judged results in order, of any number: columns of 28 bytes a result instead of objects."""
+
+    def __init__(self) -> None:
+        self._columns: tuple[array[Any], ...] = tuple(array(code) for code in "qiiid")
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __iter__(self) -> Iterator[Judged]:
+        return self.spread(1)
+
+    def spread(self, every: int) -> Iterator[Judged]:
+        """Yield one of so many in a row."""
+        columns = (islice(column, None, None, every) for column in self._columns)
+        return (Judged(*row) for row in zip(*columns, strict=True))
+
+    def append(self, judged: Judged) -> None:
+        """Add one."""
+        for column, name in zip(self._columns, Judged.__slots__, strict=True):
+            column.append(getattr(judged, name))
+
+
 @dataclass(slots=True)
 class TruthScore:
     """Brings results and truth together by topic, stamp and box, in whichever order they come.
 
     Attributes:
-        judged: Results that found their truth, in order.
+        known: Number of results that found their truth, an object that the model knows.
+        unknown: Number of those that found another object.
         unmatched: Results and true boxes of a common stamp that found no partner.
+        confusion: Number of known objects by (true class, single-frame class).
+        judged: The results that found their truth, in order.
     """
 
-    judged: list[Judged] = field(default_factory=list)
+    known: int = 0
+    unknown: int = 0
     unmatched: int = 0
+    confusion: Counter[tuple[int, int]] = field(default_factory=Counter)
+    judged: JudgedResults = field(default_factory=JudgedResults)
+    _right: int = 0
+    _right_filtered: int = 0
+    _unknown_probability: float = 0.0
     _results: dict[tuple[str, int], tuple[RegionResult, ...]] = field(default_factory=dict)
     _truths: dict[tuple[str, int], dict[Box, int]] = field(default_factory=dict)
 
@@ -92,7 +126,7 @@ class TruthScore:
             if box not in truth:
                 continue
             found += 1
-            self.judged.append(
+            self._count(
                 Judged(
                     stamp_ns=stamp_ns,
                     truth=truth[box],
@@ -103,35 +137,28 @@ class TruthScore:
             )
         self.unmatched += len(results) + len(truth) - 2 * found
 
-    @property
-    def known(self) -> list[Judged]:
-        """Judged results of objects that the model knows."""
-        return [one for one in self.judged if one.truth != UNKNOWN]
-
-    @property
-    def unknown(self) -> list[Judged]:
-        """Judged results of objects that the model does not know."""
-        return [one for one in self.judged if one.truth == UNKNOWN]
+    def _count(self, judged: Judged) -> None:
+        self.judged.append(judged)
+        if judged.truth == UNKNOWN:
+            self.unknown += 1
+            self._unknown_probability += judged.probability
+            return
+        self.known += 1
+        self.confusion[judged.truth, judged.predicted] += 1
+        self._right += judged.predicted == judged.truth
+        self._right_filtered += judged.filtered == judged.truth
 
     @property
     def accuracy(self) -> float | None:
         """Share of known objects whose single-frame class is right; None without any."""
-        known = self.known
-        return sum(one.predicted == one.truth for one in known) / len(known) if known else None
+        return self._right / self.known if self.known else None
 
     @property
     def accuracy_filtered(self) -> float | None:
         """Share of known objects whose filtered class is right; None without any."""
-        known = self.known
-        return sum(one.filtered == one.truth for one in known) / len(known) if known else None
+        return self._right_filtered / self.known if self.known else None
 
     @property
     def unknown_mean_probability(self) -> float | None:
         """Mean probability the model gives to objects that it does not know; None without any."""
-        unknown = self.unknown
-        return sum(one.probability for one in unknown) / len(unknown) if unknown else None
-
-    @property
-    def confusion(self) -> Counter[tuple[int, int]]:
-        """Number of known objects by (true class, single-frame class)."""
-        return Counter((one.truth, one.predicted) for one in self.known)
+        return self._unknown_probability / self.unknown if self.unknown else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qpde_perception.reports.accuracy import TruthScore
+from qpde_perception.monitoring import Thinned
+from qpde_perception.monitoring.thinned import MOST
+from qpde_perception.reports.accuracy import UNKNOWN, TruthScore
 from qpde_perception.reports.drift import drift_section
 from qpde_perception.reports.page import (
     bars,
@@ -34,15 +35,16 @@ if TYPE_CHECKING:
 
     from qpde_perception.monitoring import DriftCourse
     from qpde_perception.perception import Perception
+    from qpde_perception.reports.accuracy import Judged
     from qpde_perception.reports.samples import Sample
 
 _NS_PER_S = 1_000_000_000
 _EXPLANATIONS = {
     "decode": "JPEG, PNG or raw bytes to pixels",
     "prepare": "cropping and resizing to the network's input",
-    "infer": "the int8 network in the engine",
+    "infer": "the int8 network in the engine: the frame's share of its batch",
     "postprocess": "probabilities and the temporal filter",
-    "total": "from the frame to its result",
+    "total": "all of these; not the time that the frame waited for its turn",
 }
 
 
@@ -111,7 +113,7 @@ class Summary:
 
 @dataclass(slots=True)
 class ReplayReport:
-    """Collects what the page needs while the replay runs: a few numbers a frame.
+    """Collects what the page needs while the replay runs: as much for a long drive as for a short.
 
     Attributes:
         labels: Names of the classes.
@@ -120,39 +122,40 @@ class ReplayReport:
 
     labels: tuple[str, ...]
     score: TruthScore = field(default_factory=TruthScore)
-    _frame_stamps_ns: array[int] = field(default_factory=lambda: array("q"))
-    _totals_ms: array[float] = field(default_factory=lambda: array("d"))
-    _result_stamps_ns: array[int] = field(default_factory=lambda: array("q"))
-    _result_classes: array[int] = field(default_factory=lambda: array("l"))
+    _frames: Thinned = field(default_factory=lambda: Thinned("qd"))
+    _results: Thinned = field(default_factory=lambda: Thinned("ql"))
+    _first_ns: int | None = None
 
     def add(self, perception: Perception) -> None:
         """Add the result of one frame."""
-        self._frame_stamps_ns.append(perception.stamp_ns)
-        self._totals_ms.append(perception.stages_ms["total"])
+        stamp_ns = perception.stamp_ns
+        self._first_ns = stamp_ns if self._first_ns is None else min(self._first_ns, stamp_ns)
+        self._frames.add(stamp_ns, perception.stages_ms["total"])
         for region in perception.regions:
-            self._result_stamps_ns.append(perception.stamp_ns)
-            self._result_classes.append(region.class_index)
+            self._results.add(stamp_ns, region.class_index)
 
     def html(self, summary: Summary, samples: Sequence[Sample], course: DriftCourse) -> str:
         """Return the page: one file that needs nothing else."""
         parts = [tiles(_tiles(summary)), notes(_notes(summary))]
-        if self._totals_ms:
-            times_s = self._times_s(self._frame_stamps_ns)
+        if len(self._frames):
+            stamps_ns, totals_ms = self._frames.columns
             parts.append(
                 section(
                     "Time per frame",
                     "Measured on the machine that ran the replay, with a monotonic clock. "
-                    "p99: 99 of 100 frames were at least this fast.",
-                    figure(latency_plot(times_s, self._totals_ms), "Time per frame"),
+                    "p99: 99 of 100 frames were at least this fast."
+                    + _drawn(self._frames.every, "frame"),
+                    figure(latency_plot(self._times_s(stamps_ns), totals_ms), "Time per frame"),
                     _stage_table(summary.stages),
                 )
             )
-        if self._result_classes:
+        if len(self._results):
             plot = timeline_plot(self._groups(), self.labels)
             parts.append(
                 section(
                     "What was seen when",
-                    "Each mark is one object in one frame; the row is the class the model gave it.",
+                    "Each mark is one object in one frame; the row is the class the model gave it."
+                    + _drawn(self._every(), "object"),
                     figure(plot, "Classes over the drive"),
                 )
             )
@@ -168,27 +171,31 @@ class ReplayReport:
         subtitle = f"{summary.drive} · {summary.model} · {summary.engine}"
         return page("Replay report", subtitle, parts)
 
-    def _times_s(self, stamps_ns: Sequence[int]) -> list[float]:
-        first = min(self._frame_stamps_ns)
-        return [(stamp - first) / _NS_PER_S for stamp in stamps_ns]
+    def _times_s(self, stamps_ns: Sequence[float]) -> list[float]:
+        return [(stamp - (self._first_ns or 0)) / _NS_PER_S for stamp in stamps_ns]
+
+    def _every(self) -> int:
+        """Return of how many objects in a row one is drawn."""
+        return -(-len(self.score.judged) // MOST) or self._results.every
 
     def _groups(self) -> dict[str, tuple[str, list[float], list[int]]]:
-        if not self.score.judged:
-            times_s = self._times_s(self._result_stamps_ns)
-            return {"seen": (BLUE, times_s, list(self._result_classes))}
-        groups = {
-            "right": (GREEN, [one for one in self.score.known if one.predicted == one.truth]),
-            "wrong": (RED, [one for one in self.score.known if one.predicted != one.truth]),
-            "of a kind the model does not know": (GREY, self.score.unknown),
-        }
+        if not len(self.score.judged):
+            stamps_ns, classes = self._results.columns
+            return {"seen": (BLUE, self._times_s(stamps_ns), [int(each) for each in classes])}
+        colours = {"right": GREEN, "wrong": RED, "of a kind the model does not know": GREY}
+        right, wrong, unknown = colours
+        members: dict[str, list[Judged]] = {name: [] for name in colours}
+        for one in self.score.judged.spread(self._every()):
+            known = right if one.truth == one.predicted else wrong
+            members[unknown if one.truth == UNKNOWN else known].append(one)
         return {
             name: (
-                colour,
-                self._times_s([one.stamp_ns for one in members]),
-                [one.predicted for one in members],
+                colours[name],
+                self._times_s([one.stamp_ns for one in marks]),
+                [one.predicted for one in marks],
             )
-            for name, (colour, members) in groups.items()
-            if members
+            for name, marks in members.items()
+            if marks
         }
 
     def _accuracy(self, summary: Summary) -> str:
@@ -276,6 +283,10 @@ def _details(summary: Summary) -> list[tuple[str, str]]:
         ("Files beside this report", "results.jsonl, dropped.jsonl, timings.csv, summary.json"),
         ("For Foxglove", "perception.mcap: camera, classification, annotations, diagnostics"),
     ]
+
+
+def _drawn(every: int, noun: str) -> str:
+    return f" One {noun} in {every} is drawn." if every > 1 else ""
 
 
 def _share(share: float | None) -> str:

@@ -19,16 +19,17 @@ SAMPLE = Path(__file__).parents[2] / "samples" / "traffic_signs.mcap"
 
 
 class Changing:
-    """The real engine, whose logits change from some call on."""
+    """The real engine, whose logits change from some item on."""
 
     def __init__(self, bundle, change=0.0, after=10**9):
         self._engine, self._change, self._after = open_engine(bundle), np.float32(change), after
-        self.name, self.version, self.calls = self._engine.name, self._engine.version, 0
+        self.name, self.version, self.items = self._engine.name, self._engine.version, 0
 
     def infer(self, batch):
-        self.calls += 1
         logits = self._engine.infer(batch)
-        return logits if self.calls <= self._after else logits + self._change
+        logits[max(self._after - self.items, 0) :] += self._change
+        self.items += len(batch)
+        return logits
 
     def close(self):
         self._engine.close()
@@ -80,7 +81,7 @@ def test_golden_frames_are_asked_at_both_ends_and_by_the_clock_of_the_drive(ship
 
 
 def test_an_engine_that_changes_on_the_way_is_named_with_its_time(shipped_bundle):
-    engine = Changing(shipped_bundle, change=1e-3, after=40)
+    engine = Changing(shipped_bundle, change=1e-3, after=60)
     said, watch = watch_drive(shipped_bundle, engine, share=0.0, golden_period_s=5.0)
     (episode,) = watch.course.episodes
     assert (episode.verdict.cause.value, episode.verdict.rule) == ("engine changed", "exact")
@@ -91,7 +92,7 @@ def test_an_engine_that_changes_on_the_way_is_named_with_its_time(shipped_bundle
 
 
 def test_an_engine_that_fails_is_named_and_the_replay_goes_on(shipped_bundle):
-    engine = Changing(shipped_bundle, change=float("nan"), after=40)
+    engine = Changing(shipped_bundle, change=float("nan"), after=60)
     said, watch = watch_drive(shipped_bundle, engine, share=0.0)
     assert said[-1] == "engine_down"
     (episode,) = (each for each in watch.course.episodes if each.verdict.rule == "exact")

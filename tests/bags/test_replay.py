@@ -2,115 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import cv2
-import numpy as np
 import pytest
+from colour_drives import (
+    BOX,
+    REGIONS,
+    START_NS,
+    STEP_NS,
+    TOPIC,
+    TRUTH,
+    MeanColourEngine,
+    image,
+    jpeg,
+    regions,
+    run,
+    stamps,
+    told,
+    write_drive,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qpde_perception.bags import BagError, McapWriter, open_drive, pairing
+from qpde_perception.bags import BagError, open_drive, pairing
 from qpde_perception.bags.cameras import Camera, cameras_of
-from qpde_perception.bags.definitions import typestore
-from qpde_perception.bags.messages import detections, header_of
 from qpde_perception.bags.pairing import MAX_UNCLAIMED, WAIT_NS
-from qpde_perception.bags.replay import Dropped, Published, Truth, replay
-from qpde_perception.bundles import Bundle, Manifest
-from qpde_perception.engines import EngineError
-from qpde_perception.frames import InputSpec, Regions
+from qpde_perception.bags.replay import Dropped, Truth
 from qpde_perception.monitoring import Accounting, DropReason
-from qpde_perception.perception import Classifier, ExponentialFilter
-
-START_NS = 1_600_000_000_000_000_000
-STEP_NS = 100_000_000
-TOPIC = "/camera/front/image/compressed"
-REGIONS = "/camera/front/regions"
-TRUTH = "/camera/front/ground_truth"
-BOX = (4.0, 4.0, 24.0, 24.0)
-
-
-class MeanColourEngine:
-    """One matrix product: the logits are the mean red, green and blue, 0 to 10."""
-
-    name = "mean-colour"
-    version = "1"
-
-    def __init__(self, fails_at=()):
-        self.calls = 0
-        self.fails_at = fails_at
-
-    def infer(self, batch):
-        self.calls += 1
-        if self.calls in self.fails_at:
-            msg = "mean-colour: out of colours"
-            raise EngineError(msg)
-        return (batch.mean(axis=(1, 2)) / 25.5).astype(np.float32)
-
-    def close(self):
-        pass
-
-
-def bundle():
-    manifest = Manifest(
-        format_version=1,
-        name="colours",
-        task="colour of a region",
-        network="mean",
-        parameters=9,
-        weight_bits=8,
-        activation_bits=8,
-        input=InputSpec(height=8, width=8),
-        labels=("red", "green", "blue"),
-        engines=("mean-colour",),
-        files={},
-    )
-    return Bundle(path=Path("colours"), manifest=manifest, contents={})
-
-
-def classifier(engine=None):
-    temporal = ExponentialFilter(time_constant_s=0.3, reset_after_s=1.0)
-    return Classifier(bundle(), engine or MeanColourEngine(), temporal)
-
-
-def jpeg(colour=(0, 0, 255), size=32):
-    picture = np.full((size, size, 3), colour, np.uint8)
-    return cv2.imencode(".jpg", picture)[1].tobytes()
-
-
-def image(stamp_ns, data):
-    message = typestore().types["sensor_msgs/msg/CompressedImage"]
-    header = header_of(stamp_ns, "front")
-    return message(header=header, format="jpeg", data=np.frombuffer(data, np.uint8))
-
-
-def regions(stamp_ns, classes=None):
-    boxes = Regions(np.array([BOX], np.float32), ("sign",))
-    return detections(stamp_ns, "front", boxes, classes)
-
-
-def write_drive(path, messages):
-    with McapWriter(path) as writer:
-        for topic, message, log_time_ns in messages:
-            writer.write(topic, message, log_time_ns)
-    return path
-
-
-def run(path, *, engine=None, accounting=None, stopped=lambda: False, **options):
-    with open_drive(path) as drive:
-        cameras = cameras_of(drive.topics, **options)
-        parts = {camera: classifier(engine) for camera in cameras}
-        accounting = accounting or Accounting()
-        return list(replay(drive, parts, accounting, stopped=stopped))
-
-
-def stamps(outcomes):
-    return [
-        outcome.perception.stamp_ns if isinstance(outcome, Published) else outcome.stamp_ns
-        for outcome in outcomes
-    ]
 
 
 @pytest.mark.parametrize("delay_ns", [-2 * STEP_NS, -1, 0, 1, STEP_NS, WAIT_NS])
@@ -192,11 +111,15 @@ def test_truncated_jpeg_is_dropped_as_malformed_and_the_replay_goes_on(tmp_path)
     assert (totals.received, totals.published, totals.dropped) == (5, 2, {DropReason.MALFORMED: 3})
 
 
-def test_an_engine_that_fails_once_costs_one_frame(tmp_path):
-    messages = [(TOPIC, image(START_NS + index, jpeg()), START_NS + index) for index in range(3)]
+def test_an_engine_that_fails_on_one_frame_costs_that_frame(tmp_path):
+    colours = [(0, 0, 255), (255, 0, 0), (0, 0, 255)]
+    messages = [
+        (TOPIC, image(START_NS + index, jpeg(colour)), START_NS + index)
+        for index, colour in enumerate(colours)
+    ]
     accounting = Accounting()
     drive = write_drive(tmp_path / "drive.mcap", messages)
-    outcomes = run(drive, engine=MeanColourEngine(fails_at=(2,)), accounting=accounting)
+    outcomes = run(drive, engine=MeanColourEngine(refused=2), accounting=accounting)
     assert [isinstance(outcome, Dropped) for outcome in outcomes] == [False, True, False]
     assert accounting.totals.dropped == {DropReason.ENGINE_DOWN: 1}
 
@@ -272,12 +195,6 @@ def test_received_is_published_and_dropped_and_equal_input_gives_equal_outcomes(
     assert accounting.balanced
     assert accounting.totals.received == len(events) + 1 == len(outcomes)
     assert [told(outcome) for outcome in outcomes] == [told(outcome) for outcome in run(drive)]
-
-
-def told(outcome):
-    if isinstance(outcome, Dropped):
-        return (outcome.stamp_ns, outcome.reason, outcome.fault)
-    return (outcome.perception.stamp_ns, outcome.perception.regions)
 
 
 @pytest.mark.parametrize(

@@ -36,15 +36,18 @@ def altered(model, tmp_path):
 
 @pytest.fixture
 def change_engine(monkeypatch):
-    """Have the engine change after a number of calls, by less than any score shows."""
+    """Have the engine change after a number of items, by less than any score shows."""
 
     def change(after):
-        plain, calls = OnnxRuntimeEngine.infer, 0
+        plain, items = OnnxRuntimeEngine.infer, 0
 
         def infer(self, batch):
-            nonlocal calls
-            calls += self.name == "onnxruntime"
-            return plain(self, batch) + np.float32(1e-3 if calls > after else 0.0)
+            nonlocal items
+            logits = plain(self, batch)
+            if self.name == "onnxruntime":
+                logits[max(after - items, 0) :] += np.float32(1e-3)
+                items += len(batch)
+            return logits
 
         monkeypatch.setattr(OnnxRuntimeEngine, "infer", infer)
 
@@ -72,7 +75,7 @@ def test_a_drive_with_the_engine_as_validated_is_no_failure_and_told_in_numbers(
 def test_an_engine_that_changes_fails_with_the_cause_the_time_and_the_remedy(
     qpde, sample, change_engine
 ):
-    change_engine(after=50)
+    change_engine(after=90)
     call = qpde("drift", sample, "--json")
     assert call.code == 1
     document = call.document
@@ -81,7 +84,7 @@ def test_an_engine_that_changes_fails_with_the_cause_the_time_and_the_remedy(
     assert (found["cause"], found["rule"]) == ("engine changed", "exact")
     assert 10.0 < found["begin_s"] < 54.0
     assert found["end_s"] is None
-    change_engine(after=50)
+    change_engine(after=90)
     call = qpde("drift", sample)
     assert call.code == 1
     assert "engine changed" in call.out
@@ -110,7 +113,7 @@ def test_a_replay_tells_it_in_the_summary_the_report_and_the_bag(
     qpde, sample, change_engine, tmp_path
 ):
     out = tmp_path / "out"
-    change_engine(after=50)
+    change_engine(after=90)
     call = qpde("replay", sample, "--out", out, "--json", "--drift-share", 1)
     assert call.code == 0
     assert "warning: engine changed at " in call.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,22 @@ def test_batches_of_one_to_five_equal_single_images(engine, images):
     singles = np.concatenate([engine.infer(pixels[i : i + 1]) for i in range(5)])
     for size in range(1, 6):
         assert np.array_equal(engine.infer(pixels[:size]), singles[:size])
+
+
+@pytest.mark.parametrize("size", [7, 16, 32, 33])
+def test_large_batches_equal_single_images(engine, images, size):
+    pixels = images(size, 16, seed=12)
+    singles = np.concatenate([engine.infer(pixels[i : i + 1]) for i in range(size)])
+    assert np.array_equal(engine.infer(pixels), singles)
+
+
+def test_calls_from_several_threads_wait_for_each_other(engine, images):
+    batches = [images(size, 16, seed=size) for size in (1, 2, 3, 5)]
+    expected = [engine.infer(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(50):
+            answers = list(pool.map(engine.infer, batches))
+            assert all(map(np.array_equal, answers, expected))
 
 
 def test_logits_are_float32_with_one_row_per_image(engine, images):

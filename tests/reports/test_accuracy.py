@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,7 +57,7 @@ def test_objects_the_model_does_not_know_do_not_count_as_wrong():
         "cam", 5, (result(A, 1), result(B, 3, probability=0.9), result(C, 4, probability=0.1))
     )
     assert score.accuracy == 1.0
-    assert len(score.unknown) == 2
+    assert score.unknown == 2
     assert score.unknown_mean_probability == pytest.approx(0.5)
 
 
@@ -83,7 +85,7 @@ def test_other_stamps_and_other_cameras_do_not_meet():
     score.add_truth("left", 5, [A], [1])
     score.add_results("left", 6, (result(A, 1),))
     score.add_results("right", 5, (result(A, 1),))
-    assert score.judged == []
+    assert len(score.judged) == 0
 
 
 def test_what_never_meets_does_not_pile_up():
@@ -94,6 +96,27 @@ def test_what_never_meets_does_not_pile_up():
     assert len(score._results) + len(score._truths) <= 2048
     score.add_truth("cam", 4999, [A], [1])
     assert len(score.judged) == 1
+
+
+def test_many_judged_results_take_few_bytes_each_and_can_be_read_again():
+    score = TruthScore()
+    results = tuple(result((float(n), 0.0, n + 1.0, 1.0), n % 2) for n in range(100))
+    boxes = [one.box for one in results]
+    tracemalloc.start()
+    for stamp in range(200):
+        score.add_truth("cam", stamp, boxes, [0] * 100)
+        score.add_results("cam", stamp, results)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (score.known, score.accuracy) == (20_000, 0.5)
+    assert score.confusion == {(0, 0): 10_000, (0, 1): 10_000}
+    assert taken < 40 * 20_000
+    assert [(one.stamp_ns, one.predicted) for one in score.judged] == [
+        (stamp, n % 2) for stamp in range(200) for n in range(100)
+    ]
+    assert [one.stamp_ns for one in score.judged.spread(250)] == [
+        number * 250 // 100 for number in range(80)
+    ]
 
 
 @given(

@@ -1,0 +1,114 @@
+"""Drives of plain colours, and an engine that tells colours apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from qpde_perception.bags import McapWriter, open_drive
+from qpde_perception.bags.cameras import cameras_of
+from qpde_perception.bags.definitions import typestore
+from qpde_perception.bags.messages import detections, header_of
+from qpde_perception.bags.replay import Dropped, Published, replay
+from qpde_perception.bundles import Bundle, Manifest
+from qpde_perception.engines import EngineError
+from qpde_perception.frames import InputSpec, Regions
+from qpde_perception.monitoring import Accounting
+from qpde_perception.perception import Classifier, ExponentialFilter
+
+START_NS = 1_600_000_000_000_000_000
+STEP_NS = 100_000_000
+TOPIC = "/camera/front/image/compressed"
+REGIONS = "/camera/front/regions"
+TRUTH = "/camera/front/ground_truth"
+BOX = (4.0, 4.0, 24.0, 24.0)
+
+
+class MeanColourEngine:
+    """One matrix product: the logits are the mean red, green and blue, 0 to 10."""
+
+    name = "mean-colour"
+    version = "1"
+
+    def __init__(self, refused=None, error=EngineError):
+        self.refused, self.error = refused, error
+        self.batches = []
+
+    def infer(self, batch):
+        self.batches.append(len(batch))
+        logits = (batch.mean(axis=(1, 2)) / 25.5).astype(np.float32)
+        if self.refused is not None and self.refused in logits.argmax(axis=1):
+            msg = "mean-colour: a colour that it does not like"
+            raise self.error(msg)
+        return logits
+
+    def close(self):
+        pass
+
+
+def bundle():
+    manifest = Manifest(
+        format_version=1,
+        name="colours",
+        task="colour of a region",
+        network="mean",
+        parameters=9,
+        weight_bits=8,
+        activation_bits=8,
+        input=InputSpec(height=8, width=8),
+        labels=("red", "green", "blue"),
+        engines=("mean-colour",),
+        files={},
+    )
+    return Bundle(path=Path("colours"), manifest=manifest, contents={})
+
+
+def classifier(engine=None):
+    temporal = ExponentialFilter(time_constant_s=0.3, reset_after_s=1.0)
+    return Classifier(bundle(), engine or MeanColourEngine(), temporal)
+
+
+def jpeg(colour=(0, 0, 255), size=32):
+    picture = np.full((size, size, 3), colour, np.uint8)
+    return cv2.imencode(".jpg", picture)[1].tobytes()
+
+
+def image(stamp_ns, data):
+    message = typestore().types["sensor_msgs/msg/CompressedImage"]
+    header = header_of(stamp_ns, "front")
+    return message(header=header, format="jpeg", data=np.frombuffer(data, np.uint8))
+
+
+def regions(stamp_ns, classes=None):
+    boxes = Regions(np.array([BOX], np.float32), ("sign",))
+    return detections(stamp_ns, "front", boxes, classes)
+
+
+def write_drive(path, messages):
+    with McapWriter(path) as writer:
+        for topic, message, log_time_ns in messages:
+            writer.write(topic, message, log_time_ns)
+    return path
+
+
+def run(path, *, engine=None, accounting=None, stopped=lambda: False, **options):
+    with open_drive(path) as drive:
+        cameras = cameras_of(drive.topics, **options)
+        parts = {camera: classifier(engine) for camera in cameras}
+        accounting = accounting or Accounting()
+        return list(replay(drive, parts, accounting, stopped=stopped))
+
+
+def stamps(outcomes):
+    return [
+        outcome.perception.stamp_ns if isinstance(outcome, Published) else outcome.stamp_ns
+        for outcome in outcomes
+    ]
+
+
+def told(outcome):
+    if isinstance(outcome, Dropped):
+        return (outcome.stamp_ns, outcome.reason, outcome.fault)
+    return (outcome.perception.stamp_ns, outcome.perception.regions)
