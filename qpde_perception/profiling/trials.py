@@ -84,8 +84,9 @@ class Trial:
 def basic_metrics(trial: Trial) -> Metrics:
     """Return the figures of one trial, times in milliseconds; what has no value is left out."""
     latencies_ms = trial.latencies_ns / NS_PER_MS
-    sent_ms = np.array(trial.sent_ns) / NS_PER_MS
-    ends_ms = np.sort([trial.published_ns[stamp] for stamp in trial.answered_ns]) / NS_PER_MS
+    # Since the first frame: nanoseconds since 1970 have more digits than a float.
+    sent_ms = _since(trial.sent_ns, trial)
+    ends_ms = np.sort(_since([trial.published_ns[each] for each in trial.answered_ns], trial))
     found: Metrics = {
         "NUM_MISSED_FRAMES": trial.missed,
         "NUM_FRAMES_SENT": len(trial.sent_ns),
@@ -172,6 +173,10 @@ def concluded(trials: Sequence[Metrics]) -> Metrics:
         else:
             found[name] = sum(kept) / len(kept)
     return found
+
+
+def _since(times_ns: Sequence[int], trial: Trial) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return (np.array(times_ns, np.int64) - trial.sent_ns[0]) / NS_PER_MS
 
 
 def _spread(
