@@ -191,7 +191,11 @@ def command(
     for name, each in further.items():
         write_text(out / f"{name}.json", json_text(each, indent=4) + "\n")
     payload = {**document, **further, "breaches": [asdict(each) for each in exceeded]}
-    emit(as_json, payload, lambda: ros_table(measured, further["ros2_benchmark"]) if ros else _tables(measured))
+    emit(
+        as_json,
+        payload,
+        lambda: ros_table(measured, further["ros2_benchmark"]) if ros else _tables(measured),
+    )
     for each in exceeded:
         warn(f"beyond the budget: {each.told}")
     if exceeded:

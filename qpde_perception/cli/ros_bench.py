@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
+import numpy as np
 import psutil
 
 from qpde_perception.cli.errors import CommandError
@@ -90,6 +91,7 @@ class RosBench:
         self._stack = ExitStack()
         self._ready = threading.Event()
         self._published: dict[int, int] = {}
+        self._cpu_seen: list[tuple[float, float]] = []
 
     def __enter__(self) -> Self:
         """Start the nodes, and wait until the classifier has opened its engine.
@@ -134,8 +136,7 @@ class RosBench:
         """
         self._published = {}
         yardstick_ms = self._yardstick.measure_ms()
-        classifier = psutil.Process(self._classifier.process.pid)
-        before = classifier.cpu_times()
+        self._cpu_seen = []
         sent_ns = self._play(rate_hz, max(2, math.ceil(rate_hz * seconds)))
         self._wait_for_answers(sent_ns[-1])
         answers = {stamp: self._published[stamp] for stamp in sent_ns if stamp in self._published}
@@ -143,17 +144,19 @@ class RosBench:
             self._classifier.give_up(
                 f"did not answer one of {len(sent_ns)} frames sent at {rate_hz:g} Hz"
             )
-        after = classifier.cpu_times()
         # Stamps are of the system's clock; readings of the sensors are of the monotonic one.
         apart_s = time.time() - time.monotonic()
+        begin_s = sent_ns[0] / 1e9 - apart_s
+        end_s = max(sent_ns[-1], *answers.values()) / 1e9 - apart_s
+        cpu_s = np.interp([begin_s, end_s], *zip(*self._cpu_seen, strict=True))
         return Trial(
             rate_hz=rate_hz,
             sent_ns=sent_ns,
             published_ns=answers,
-            begin_s=sent_ns[0] / 1e9 - apart_s,
-            end_s=max(sent_ns[-1], *answers.values()) / 1e9 - apart_s,
-            cpu_s=after.user + after.system - before.user - before.system,
-            memory_mib=classifier.memory_info().rss / _MIB,
+            begin_s=begin_s,
+            end_s=end_s,
+            cpu_s=float(cpu_s[1] - cpu_s[0]),
+            memory_mib=psutil.Process(self._classifier.process.pid).memory_info().rss / _MIB,
             yardstick_ms=(yardstick_ms + self._yardstick.measure_ms()) / 2.0,
         )
 
@@ -204,7 +207,7 @@ class RosBench:
         with ExitStack() as stack:
             player = self._started(stack, "player", node_command("bag_player_node", parameters))
             while player.running:
-                self._demand_nodes()
+                self._look()
                 if time.monotonic() > end:
                     player.give_up(f"does not finish {count} frames at {rate_hz:g} Hz")
                 time.sleep(_LOOK_AGAIN_S)
@@ -216,10 +219,17 @@ class RosBench:
         """Wait until the last frame is answered, or nothing comes any more."""
         heard, since_s = len(self._published), time.monotonic()
         while last_ns not in self._published and time.monotonic() - since_s < _LATE_S:
-            self._demand_nodes()
+            self._look()
             time.sleep(_LOOK_AGAIN_S)
             if len(self._published) != heard:
                 heard, since_s = len(self._published), time.monotonic()
+        self._look()
+
+    def _look(self) -> None:
+        """Make sure that all is well, and note what the classifier has taken of a processor."""
+        self._demand_nodes()
+        taken = psutil.Process(self._classifier.process.pid).cpu_times()
+        self._cpu_seen.append((time.monotonic(), taken.user + taken.system))
 
     def _demand_nodes(self) -> None:
         self._classifier.demand_running()

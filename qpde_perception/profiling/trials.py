@@ -159,6 +159,8 @@ def concluded(trials: Sequence[Metrics]) -> Metrics:
     Of what is a maximum in a trial it is the maximum, of a minimum the minimum. A figure that one
     of the trials lacks is left out; of fewer than three trials all count.
     """
+    if len(trials) == 1:
+        return trials[0]
     found: Metrics = {}
     for name in trials[0]:
         values = sorted(trial[name] for trial in trials if name in trial)
