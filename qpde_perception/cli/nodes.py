@@ -69,7 +69,9 @@ def demand_ros() -> None:
         CommandError: If not, with the remedy.
     """
     if find_spec("rclpy") is None or find_spec("ros2_nodes") is None:
-        msg = 'ROS 2 is missing: source a ROS 2 installation, or: pip install -e ".[ros]"'
+        msg = (
+            'ROS 2 is missing: source a ROS 2 installation, or: pip install "qpde_perception[ros]"'
+        )
         raise CommandError(msg)
     if find_spec("vision_msgs") is None:
         msg = "vision_msgs is missing: python -m ros2_nodes.interfaces builds it, once"

@@ -90,7 +90,7 @@ CameraTopic = Annotated[
 Seconds = Annotated[float, typer.Option(min=0.2, help="With --ros: length of a trial.")]
 Trials = Annotated[int, typer.Option(min=1, help="With --ros: trials at the peak.")]
 Highest = Annotated[
-    float, typer.Option(min=25.0, max=10_000.0, help="With --ros: highest rate to try, Hz.")
+    float, typer.Option(min=20.0, max=10_000.0, help="With --ros: highest rate to try, Hz.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder for profile.json, profile.html and the like.")]
 ProfilePath = Annotated[Path, typer.Argument(help="A profile.json.")]
@@ -183,13 +183,13 @@ def command(
             for size in dict.fromkeys(batch or [1])
         ]
         measured = _on_the_road(model, configurations, settings)
-    exceeded = breaches(budgets, measured) if budgets is not None else []
     out.mkdir(parents=True, exist_ok=True)
     document = measured.document()
     write_text(out / "profile.json", json_text(document) + "\n")
     write_text(out / "profile.html", profile_html(measured))
     for name, each in further.items():
         write_text(out / f"{name}.json", json_text(each, indent=4) + "\n")
+    exceeded = breaches(budgets, measured) if budgets is not None else []
     payload = {**document, **further, "breaches": [asdict(each) for each in exceeded]}
     emit(
         as_json,

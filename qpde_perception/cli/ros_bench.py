@@ -137,6 +137,7 @@ class RosBench:
         self._published = {}
         yardstick_ms = self._yardstick.measure_ms()
         self._cpu_seen = []
+        self._look()
         sent_ns = self._play(rate_hz, max(2, math.ceil(rate_hz * seconds)))
         self._wait_for_answers(sent_ns[-1])
         answers = {stamp: self._published[stamp] for stamp in sent_ns if stamp in self._published}

@@ -158,8 +158,9 @@ def test_budgets_hold_for_the_rows_they_name(run, profiled):
     broken = (Budget(**thirty, p50_ms=4.0), Budget(**peak, missed_share=0.02, first_ms=1.0))
     told = [each.told for each in breaches(broken, profile)]
     assert len(told) == 3
-    assert "at 30 Hz: p50_ms 5" in told[0]
-    assert "first_ms not measured" in told[1] or "first_ms not measured" in told[2]
+    assert "at 30 Hz: p50_ms 4.99, at most 4" in told[0]
+    assert "at peak: first_ms not measured" in told[1]
+    assert "at peak: missed_share 0.025, at most 0.02" in told[2]
 
 
 def test_equal_rates_are_compared_and_peaks_at_two_rates_only_told(run, profiled):
