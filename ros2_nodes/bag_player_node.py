@@ -106,19 +106,20 @@ DECLARATIONS = (
     Declaration(
         "sent_file",
         "",
-        "Where to write at the end, as a JSON list, the stamps of the images that were sent at "
-        "frame_rate_hz, nanoseconds; empty for nowhere.",
+        "Where to write, when all are sent, their stamps as a JSON list, nanoseconds; empty for "
+        "nowhere; with frame_rate_hz.",
     ),
 )
 # Messages read ahead: enough for a disk that stutters, few enough for large raw images.
 _AHEAD = 8
 _FRAMES = 100
 _LOOK_AGAIN_S = 0.02
+_LOOK_AGAIN = Duration(nanoseconds=20_000_000)
 # A subscriber finds the player a moment after the player has found it. What is sent in between
 # reaches it only when the middleware repeats it.
 _SETTLE_S = 0.3
 # The middleware asks whether all was received every three seconds.
-_RECEIVED_WITHIN = Duration(seconds=4)
+_RECEIVED_WITHIN_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +257,15 @@ class BagPlayer(Node):
             time.sleep(_SETTLE_S)
 
     def _wait_for_receipts(self) -> None:
-        for topic, publisher in self._publishers_of.items():
-            if not publisher.wait_for_all_acked(_RECEIVED_WITHIN):
-                self.get_logger().warning(f"{topic}: a subscriber has not received everything")
+        end = time.monotonic() + _RECEIVED_WITHIN_S
+        waiting = dict(self._publishers_of)
+        # In short turns: who asks it to end meanwhile need not wait.
+        while waiting and time.monotonic() < end and not self._playback.stopped:
+            for topic in list(waiting):
+                if waiting[topic].wait_for_all_acked(_LOOK_AGAIN):
+                    del waiting[topic]
+        for topic in waiting if not self._playback.stopped else ():
+            self.get_logger().warning(f"{topic}: a subscriber has not received everything")
 
     def _play_once(self) -> None:
         start_s = self._settings.start_offset_s
@@ -288,7 +295,9 @@ class BagPlayer(Node):
                     self._publish(event)
         finally:
             if settings.sent_file:
-                Path(settings.sent_file).write_text(json.dumps(self._sent_stamps), encoding="utf-8")
+                part = Path(f"{settings.sent_file}.part")
+                part.write_text(json.dumps(self._sent_stamps), encoding="utf-8")
+                part.replace(settings.sent_file)  # who waits for it never sees half of it
 
     def _publish(self, message: SerializedMessage) -> None:
         publisher = self._publishers_of[message.topic]

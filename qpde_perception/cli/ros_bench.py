@@ -139,7 +139,6 @@ class RosBench:
         self._cpu_seen = []
         self._look()
         sent_ns = self._play(rate_hz, max(2, math.ceil(rate_hz * seconds)))
-        self._wait_for_answers(sent_ns[-1])
         answers = {stamp: self._published[stamp] for stamp in sent_ns if stamp in self._published}
         if not answers:
             self._classifier.give_up(
@@ -192,8 +191,9 @@ class RosBench:
                 self._classifier.give_up(f"was not ready after {_OPENING_S:.0f} s")
 
     def _play(self, rate_hz: float, count: int) -> tuple[int, ...]:
-        """Have a player send frames; return their stamps."""
+        """Have a player send frames, and wait for the answers; return the stamps of the frames."""
         sent = self._folder / "sent.json"
+        sent.unlink(missing_ok=True)
         topics = self._camera.topics
         parameters = {
             "drive": str(self._camera.drive),
@@ -207,14 +207,17 @@ class RosBench:
         end = time.monotonic() + 3.0 * count / rate_hz + _PLAYER_S
         with ExitStack() as stack:
             player = self._started(stack, "player", node_command("bag_player_node", parameters))
-            while player.running:
+            while not sent.exists():
                 self._look()
+                if not player.running:
+                    player.give_up(f"has ended with code {player.process.returncode}")
                 if time.monotonic() > end:
                     player.give_up(f"does not finish {count} frames at {rate_hz:g} Hz")
                 time.sleep(_LOOK_AGAIN_S)
-            if player.process.returncode:
-                player.demand_running()
-        return tuple(json.loads(sent.read_text(encoding="utf-8")))
+            stamps = tuple(json.loads(sent.read_text(encoding="utf-8")))
+            # The player stays until then: what the middleware lost on the way it sends again.
+            self._wait_for_answers(stamps[-1])
+        return stamps
 
     def _wait_for_answers(self, last_ns: int) -> None:
         """Wait until the last frame is answered, or nothing comes any more."""
