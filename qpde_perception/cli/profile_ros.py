@@ -48,16 +48,14 @@ _REACHED = 1.05
 _NEAR_END_HZ = 5.0
 _LOOKED_AT = 100
 _COLUMNS = {
-    "sent": (f"{BASIC}NUM_FRAMES_SENT", 0),
-    "lost": (f"{BASIC}NUM_MISSED_FRAMES", 0),
-    "frames/s": (f"{BASIC}MEAN_FRAME_RATE", 1),
-    "p50": (f"{LATENCY}P50_LATENCY", 1),
-    "p90": (f"{LATENCY}P90_LATENCY", 1),
-    "p99": (f"{LATENCY}P99_LATENCY", 1),
-    "p99.9": (f"{LATENCY}P99_9_LATENCY", 1),
-    "max": (f"{BASIC}MAX_LATENCY", 1),
-    "jitter": (f"{BASIC}MEAN_JITTER", 1),
-    "CPU": (f"{NODE}CPU_MS_PER_FRAME", 1),
+    "fps": f"{BASIC}MEAN_FRAME_RATE",
+    "p50": f"{LATENCY}P50_LATENCY",
+    "p90": f"{LATENCY}P90_LATENCY",
+    "p99": f"{LATENCY}P99_LATENCY",
+    "p99.9": f"{LATENCY}P99_9_LATENCY",
+    "max": f"{BASIC}MAX_LATENCY",
+    "jitter": f"{BASIC}MEAN_JITTER",
+    "CPU": f"{NODE}CPU_MS_PER_FRAME",
 }
 
 
@@ -142,14 +140,15 @@ def ros_table(measured: Profile, document: Mapping[str, Any]) -> Group:
     """Return the figures as a table, milliseconds."""
     assert isinstance(measured.settings, RosSettings)
     engine = measured.rows[0].engine
-    table = Table("rate", title=f"{engine}, stamp to publish (ms)", min_width=76)
+    table = Table("rate", "lost", title=f"{engine}, stamp to publish (ms)", min_width=76)
     for name in _COLUMNS:
         table.add_column(name, justify="right")
     fixed = {name: part for name, part in document.items() if name.endswith("fps")}
     for row, figures in zip(measured.rows, (document, *fixed.values()), strict=True):
-        known = ((figures.get(key), digits) for key, digits in _COLUMNS.values())
-        shown = ["-" if value is None else f"{value:.{digits}f}" for value, digits in known]
-        table.add_row(f"{row.sent_hz:.0f} Hz", *shown)
+        lost = figures[f"{BASIC}NUM_MISSED_FRAMES"] / figures[f"{BASIC}NUM_FRAMES_SENT"]
+        known = [figures.get(key) for key in _COLUMNS.values()]
+        shown = ["-" if value is None else f"{value:.1f}" for value in known]
+        table.add_row(f"{row.sent_hz:.0f} Hz", f"{lost:.1%}", *shown)
     memory_mib = max(row.memory_mib or 0.0 for row in measured.rows)
     table.caption = (
         f"first row: the peak, {measured.settings.trials} trials concluded\n"

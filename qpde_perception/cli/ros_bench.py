@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qpde_perception.cli.nodes import PlayedCamera
 
 _MIB = 1 << 20
-_LOOK_AGAIN_S = 0.02
+_LOOK_AGAIN_S = 0.05
 # An accelerator's engine may have to be built first.
 _OPENING_S = 1800.0
 # Beyond the frames themselves: a process that starts, and the middleware that asks for receipts.
