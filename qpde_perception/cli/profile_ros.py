@@ -195,6 +195,12 @@ def _trials(
         )
     if peak_hz <= search.publisher_lower_frequency:
         warn(f"the peak may lie below the lowest rate tried, {peak_hz:g} Hz")
+    lost = sum(trial.missed for trial in peak) / sum(len(trial.sent_ns) for trial in peak)
+    if lost > search.binary_search_acceptable_frame_loss_fraction:
+        warn(
+            f"the peak did not hold, {lost:.0%} were missed there: the machine had other work or "
+            "changed its clocks; run again when it is quiet"
+        )
     for rate in asked.rates_hz:
         if rate > reached_hz:
             warn(f"{rate:g} Hz is beyond the peak and left out")

@@ -148,7 +148,8 @@ class RosBench:
         apart_s = time.time() - time.monotonic()
         begin_s = sent_ns[0] / 1e9 - apart_s
         end_s = max(sent_ns[-1], *answers.values()) / 1e9 - apart_s
-        cpu_s = np.interp([begin_s, end_s], *zip(*self._cpu_seen, strict=True))
+        seen = np.array(self._cpu_seen)
+        cpu_s = np.interp([begin_s, end_s], seen[:, 0], seen[:, 1])
         return Trial(
             rate_hz=rate_hz,
             sent_ns=sent_ns,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -109,6 +110,14 @@ def test_a_fixed_rate_compares_with_itself(profiled):
 
 
 @needs_ros
+def test_the_file_of_ros2_benchmark_is_no_profile_and_the_one_to_compare_is_named(profiled, qpde):
+    path = profiled[0] / "ros2_benchmark.json"
+    call = qpde("profile", "compare", path, path)
+    assert call.code == 2
+    assert "give the profile.json of qpde profile" in call.err
+
+
+@needs_ros
 def test_a_node_that_cannot_serve_is_given_up_with_what_it_said(tmp_path, sample):
     camera = played_camera(sample, None)
     wrong = {"model": str(tmp_path / "nowhere")}
@@ -120,13 +129,18 @@ def test_a_node_that_cannot_serve_is_given_up_with_what_it_said(tmp_path, sample
 
 
 @needs_ros
-def test_a_node_that_dies_and_one_that_is_silent_are_said(tmp_path, sample, model, monkeypatch):
+def test_a_node_that_is_silent_and_a_player_and_a_node_that_end_are_said(
+    tmp_path, sample, model, monkeypatch
+):
     (tmp_path / "quick.xml").write_text(QUICK)
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(tmp_path / "quick.xml"))
     parameters = {"model": str(model), "engine": "onnxruntime", "max_age_ms": "0.001"}
     camera = played_camera(sample, None)
     with RosBench(camera, parameters, tmp_path, 100 + os.getpid() % 100) as bench:
         with pytest.raises(CommandError, match="did not answer one of 10 frames sent at 50 Hz"):
+            bench.trial(50.0, 0.2)
+        bench._camera = replace(camera, topic="/nope")
+        with pytest.raises(CommandError, match=r"player has ended with code 2(.|\n)*/nope"):
             bench.trial(50.0, 0.2)
         bench._classifier.process.kill()
         with pytest.raises(CommandError, match="classifier has ended with code -9"):
