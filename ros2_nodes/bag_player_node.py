@@ -15,6 +15,7 @@ Services: `~/pause` (std_srvs/SetBool, true pauses and false resumes) and `~/ste
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
@@ -33,14 +34,19 @@ from std_srvs.srv import SetBool, Trigger
 
 from qpde_perception.bags import (
     BagError,
+    NewStamps,
     Playback,
     Prefetch,
     Tick,
+    at_rate,
     begins_with_header,
+    first_frames,
     latched_before,
     open_drive,
     restamped,
+    stamp_in,
 )
+from qpde_perception.bags.messages import CAMERA_TYPES
 from ros2_nodes.declarations import Declaration, declare
 from ros2_nodes.message_types import InterfaceError, demand_layout, message_class
 from ros2_nodes.process import report, run, spinning
@@ -85,18 +91,35 @@ DECLARATIONS = (
         "restamp",
         "none",
         "What happens to the stamp of the header that a message begins with: nothing, or the time "
-        "of sending.",
+        "of sending; messages of one recorded stamp get the same.",
         choices=("none", "now"),
+    ),
+    Declaration(
+        "frame_rate_hz",
+        0.0,
+        "Frames per second, in place of the recorded times: the first 100 images of the one camera "
+        "among the topics, over and over, each with the messages of its stamp; 0 as recorded.",
+        minimum=0.0,
+        maximum=10_000.0,
+    ),
+    Declaration("frame_count", 0, "Frames to send at frame_rate_hz; 0 for no end.", minimum=0),
+    Declaration(
+        "sent_file",
+        "",
+        "Where to write, when all are sent, their stamps as a JSON list, nanoseconds; empty for "
+        "nowhere; with frame_rate_hz.",
     ),
 )
 # Messages read ahead: enough for a disk that stutters, few enough for large raw images.
 _AHEAD = 8
+_FRAMES = 100
 _LOOK_AGAIN_S = 0.02
+_LOOK_AGAIN = Duration(nanoseconds=20_000_000)
 # A subscriber finds the player a moment after the player has found it. What is sent in between
 # reaches it only when the middleware repeats it.
 _SETTLE_S = 0.3
 # The middleware asks whether all was received every three seconds.
-_RECEIVED_WITHIN = Duration(seconds=4)
+_RECEIVED_WITHIN_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +136,9 @@ class Settings:
     wait_for_subscribers: tuple[str, ...]
     start_paused: bool
     restamp: str
+    frame_rate_hz: float
+    frame_count: int
+    sent_file: str
 
 
 class BagPlayer(Node):
@@ -134,7 +160,8 @@ class BagPlayer(Node):
             msg = f"parameter start_offset_s: the drive ends before {settings.start_offset_s} s"
             raise BagError(msg)
         self._publishers_of: dict[str, Publisher[Any]] = {}
-        self._restamped: set[str] = set()
+        self._stamped: set[str] = set()
+        self._new_stamps = NewStamps()
         self._sent: Counter[str] = Counter()
         self._clock_publisher: Publisher[Any] | None = None
         if settings.publish_clock:
@@ -147,8 +174,10 @@ class BagPlayer(Node):
         for name in set(settings.wait_for_subscribers) - set(self._publishers_of):
             msg = f"parameter wait_for_subscribers: {name} is not played"
             raise BagError(msg)
+        self._camera = self._single_camera() if settings.frame_rate_hz else ""
+        self._sent_stamps: list[int] = []
         self._playback = Playback(
-            settings.rate,
+            1.0 if self._camera else settings.rate,
             tick_hz=settings.clock_hz if settings.publish_clock else 0.0,
             paused=settings.start_paused,
         )
@@ -160,8 +189,11 @@ class BagPlayer(Node):
         """Play until the end, or until ROS is shut down, and log what was sent."""
         try:
             self._wait_for_subscribers()
-            self._play_once()
-            while self._settings.loop and not self._playback.stopped:
+            if self._camera:
+                self._play_at_rate()
+            else:
+                self._play_once()
+            while self._settings.loop and not self._camera and not self._playback.stopped:
                 self._play_once()
             if not self._playback.stopped:
                 self._wait_for_receipts()
@@ -197,8 +229,20 @@ class BagPlayer(Node):
             self.get_logger().warning(f"{topic.name} is left out: {error}")
             return
         self._publishers_of[topic.name] = publisher
-        if self._settings.restamp == "now" and begins_with_header(layout, topic.type):
-            self._restamped.add(topic.name)
+        if begins_with_header(layout, topic.type):
+            self._stamped.add(topic.name)
+
+    def _single_camera(self) -> str:
+        """Return the topic whose messages are sent at a rate."""
+        if self._settings.publish_clock:
+            msg = "parameter frame_rate_hz: the drive's time stands still; leave out publish_clock"
+            raise BagError(msg)
+        kinds = {topic.name: topic.type for topic in self._drive.topics}
+        cameras = [name for name in self._publishers_of if kinds[name] in CAMERA_TYPES]
+        if len(cameras) != 1:
+            msg = f"parameter frame_rate_hz: name one camera in topics, not {len(cameras)}: "
+            raise BagError(msg + (", ".join(cameras) or "none is played"))
+        return cameras[0]
 
     def _wait_for_subscribers(self) -> None:
         waiting = list(self._settings.wait_for_subscribers)
@@ -213,9 +257,15 @@ class BagPlayer(Node):
             time.sleep(_SETTLE_S)
 
     def _wait_for_receipts(self) -> None:
-        for topic, publisher in self._publishers_of.items():
-            if not publisher.wait_for_all_acked(_RECEIVED_WITHIN):
-                self.get_logger().warning(f"{topic}: a subscriber has not received everything")
+        end = time.monotonic() + _RECEIVED_WITHIN_S
+        waiting = dict(self._publishers_of)
+        # In short turns: who asks it to end meanwhile need not wait.
+        while waiting and time.monotonic() < end and not self._playback.stopped:
+            for topic in list(waiting):
+                if waiting[topic].wait_for_all_acked(_LOOK_AGAIN):
+                    del waiting[topic]
+        for topic in waiting if not self._playback.stopped else ():
+            self.get_logger().warning(f"{topic}: a subscriber has not received everything")
 
     def _play_once(self) -> None:
         start_s = self._settings.start_offset_s
@@ -231,12 +281,33 @@ class BagPlayer(Node):
                     self._publish_clock(event.log_time_ns)
                     self._publish(event)
 
+    def _play_at_rate(self) -> None:
+        settings = self._settings
+        recorded = self._drive.serialized(self._stamped, start_s=settings.start_offset_s)
+        frames = first_frames(recorded, self._camera, _FRAMES)
+        if not frames:
+            msg = f"{settings.drive}: no image on {self._camera} can be read"
+            raise BagError(msg)
+        try:
+            messages = at_rate(frames, settings.frame_rate_hz, settings.frame_count)
+            for event in self._playback.play(messages, 0):
+                if not isinstance(event, Tick):
+                    self._publish(event)
+        finally:
+            if settings.sent_file:
+                part = Path(f"{settings.sent_file}.part")
+                part.write_text(json.dumps(self._sent_stamps), encoding="utf-8")
+                part.replace(settings.sent_file)  # who waits for it never sees half of it
+
     def _publish(self, message: SerializedMessage) -> None:
         publisher = self._publishers_of[message.topic]
         cdr = message.cdr
-        if message.topic in self._restamped:
-            cdr = restamped(cdr, self.get_clock().now().nanoseconds)
+        if self._settings.restamp == "now" and message.topic in self._stamped:
+            now_ns = self.get_clock().now().nanoseconds
+            cdr = restamped(cdr, self._new_stamps.stamp_ns(message.topic, stamp_in(cdr), now_ns))
         publisher.publish(cdr)
+        if message.topic == self._camera:
+            self._sent_stamps.append(stamp_in(cdr))
         self._sent[message.topic] += 1
 
     def _publish_clock(self, position_ns: int) -> None:

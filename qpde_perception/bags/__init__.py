@@ -11,6 +11,7 @@ from qpde_perception.bags.drive import (
 )
 from qpde_perception.bags.errors import BagError
 from qpde_perception.bags.layouts import begins_with_header, reads_alike
+from qpde_perception.bags.looping import NewStamps, at_rate, first_frames
 from qpde_perception.bags.make import MadeDrive, make_drive
 from qpde_perception.bags.messages import (
     Labels,
@@ -18,6 +19,7 @@ from qpde_perception.bags.messages import (
     labels_of,
     regions_of,
     restamped,
+    stamp_in,
 )
 from qpde_perception.bags.offers import Offer
 from qpde_perception.bags.playback import Playback, Tick, latched_before
@@ -33,6 +35,7 @@ __all__ = [
     "Labels",
     "MadeDrive",
     "McapWriter",
+    "NewStamps",
     "Offer",
     "Playback",
     "Prefetch",
@@ -40,9 +43,11 @@ __all__ = [
     "SerializedMessage",
     "Tick",
     "TopicInfo",
+    "at_rate",
     "begins_with_header",
     "camera_frame",
     "drive_info",
+    "first_frames",
     "labels_of",
     "latched_before",
     "make_drive",
@@ -51,6 +56,7 @@ __all__ = [
     "regions_of",
     "restamped",
     "simulated_camera",
+    "stamp_in",
     "typestore",
     "with_faults",
 ]

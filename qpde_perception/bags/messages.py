@@ -170,6 +170,12 @@ def stamp_of(message: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
+def stamp_in(cdr: bytes) -> int:
+    """Return the stamp of a serialized message that begins with a header, nanoseconds."""
+    seconds, nanoseconds = struct.unpack_from(f"{_byte_order(cdr)}iI", cdr, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
 def restamped(cdr: bytes, stamp_ns: int) -> bytes:
     """Return a serialized message with another stamp.
 
@@ -178,8 +184,11 @@ def restamped(cdr: bytes, stamp_ns: int) -> bytes:
         stamp_ns: The stamp in nanoseconds.
     """
     seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-    order = "<" if cdr[1] & 1 else ">"
-    return cdr[:4] + struct.pack(f"{order}iI", seconds, nanoseconds) + cdr[12:]
+    return cdr[:4] + struct.pack(f"{_byte_order(cdr)}iI", seconds, nanoseconds) + cdr[12:]
+
+
+def _byte_order(cdr: bytes) -> str:
+    return "<" if cdr[1] & 1 else ">"
 
 
 def _hypothesis(class_index: int) -> Any:

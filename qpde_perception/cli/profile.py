@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
@@ -14,6 +14,13 @@ from qpde_perception.bags.results import write_text
 from qpde_perception.bundles import find_model, load_bundle
 from qpde_perception.cli.errors import CommandError
 from qpde_perception.cli.frame import Json, emit, json_text, package_version, progress, warn
+from qpde_perception.cli.nodes import played_camera
+from qpde_perception.cli.profile_ros import (
+    FIXED_RATES_HZ,
+    RosProfile,
+    profile_through_ros,
+    ros_table,
+)
 from qpde_perception.engines import ACCELERATORS, ENGINES, engine_status
 from qpde_perception.profiling import (
     SMALLEST_CHANGE,
@@ -70,7 +77,22 @@ Budgets = Annotated[
 Interval = Annotated[
     float, typer.Option("--sensor-interval", min=0.1, help="Seconds between sensor readings.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for profile.json and profile.html.")]
+Ros = Annotated[
+    bool,
+    typer.Option("--ros", help="Through ROS: the node and the player, as ros2_benchmark does."),
+]
+Drive = Annotated[
+    Path | None, typer.Option(help="With --ros: a recorded drive. Default: the sample drive.")
+]
+CameraTopic = Annotated[
+    str | None, typer.Option(help="With --ros: its image topic. Default: the first.")
+]
+Seconds = Annotated[float, typer.Option(min=0.2, help="With --ros: length of a trial.")]
+Trials = Annotated[int, typer.Option(min=1, help="With --ros: trials at the peak.")]
+Highest = Annotated[
+    float, typer.Option(min=20.0, max=10_000.0, help="With --ros: highest rate to try, Hz.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for profile.json, profile.html and the like.")]
 ProfilePath = Annotated[Path, typer.Argument(help="A profile.json.")]
 Smallest = Annotated[
     float,
@@ -80,6 +102,10 @@ Smallest = Annotated[
 ]
 
 app = typer.Typer()
+
+
+_ONLY_ROS = ("drive", "camera", "seconds", "trials", "highest")
+_NEVER_ROS = ("batch", "source", "frames", "warm_up", "rounds", "idle", "deadline_ms")
 
 
 @app.callback(invoke_without_command=True)
@@ -97,6 +123,12 @@ def command(
     idle: Idle = 1.0,
     rate: Rate = None,
     deadline_ms: Deadline = None,
+    ros: Ros = False,
+    drive: Drive = None,
+    camera: CameraTopic = None,
+    seconds: Seconds = 5.0,
+    trials: Trials = 5,
+    highest: Highest = 600.0,
     budget: Budgets = None,
     sensor_interval: Interval = 0.5,
     out: Out = Path("profile"),
@@ -104,53 +136,85 @@ def command(
 ) -> None:
     """Measure how long frames take on this machine: engines, batches, threads and sources.
 
-    Leaves profile.json and profile.html in the folder. Fails when a budget is exceeded.
+    Leaves profile.json and profile.html in the folder, and with --ros ros2_benchmark.json. Fails
+    when a budget is exceeded.
     """
     if context.invoked_subcommand is not None:
         return
+    for name in _NEVER_ROS if ros else _ONLY_ROS:
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            msg = f"--{name.replace('_', '-')}: {'not' if ros else 'only'} with --ros"
+            raise CommandError(msg)
     if deadline_ms is not None and rate is None:
         msg = "--deadline-ms: give the frame rate too, with --rate"
         raise CommandError(msg)
     budgets = read_budgets(budget) if budget is not None else None
-    settings = Settings(
-        frames=frames,
-        warm_up=warm_up,
-        rounds=rounds,
-        idle_s=idle,
-        rate_hz=rate,
-        deadline_ms=(deadline_ms or 1e3 / rate) if rate is not None else None,
-        sensor_interval_s=sensor_interval,
+    further: dict[str, Any] = {}
+    if ros:
+        asked = RosProfile(
+            played_camera(drive, camera),
+            engines=engine or [],
+            threads=threads or [1],
+            rates_hz=(rate,) if rate is not None else FIXED_RATES_HZ,
+            seconds=seconds,
+            trials=trials,
+            highest_hz=highest,
+            sensor_interval_s=sensor_interval,
+        )
+        measured, further["ros2_benchmark"] = profile_through_ros(model, asked)
+    else:
+        settings = Settings(
+            frames=frames,
+            warm_up=warm_up,
+            rounds=rounds,
+            idle_s=idle,
+            rate_hz=rate,
+            deadline_ms=(deadline_ms or 1e3 / rate) if rate is not None else None,
+            sensor_interval_s=sensor_interval,
+        )
+        sources = source or ["raw:720p", "jpeg:720p", "raw:1080p", "jpeg:1080p"]
+        configurations = [
+            Configuration(name, count, size, where)
+            for where in (Source.parsed(text) for text in dict.fromkeys(sources))
+            for name in engine or _working()
+            # An accelerator's threads are its own.
+            for count in ([1] if name in ACCELERATORS else dict.fromkeys(threads or [1]))
+            for size in dict.fromkeys(batch or [1])
+        ]
+        measured = _on_the_road(model, configurations, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    document = measured.document()
+    write_text(out / "profile.json", json_text(document) + "\n")
+    write_text(out / "profile.html", profile_html(measured))
+    for name, each in further.items():
+        write_text(out / f"{name}.json", json_text(each, indent=4) + "\n")
+    exceeded = breaches(budgets, measured) if budgets is not None else []
+    payload = {**document, **further, "breaches": [asdict(each) for each in exceeded]}
+    emit(
+        as_json,
+        payload,
+        lambda: ros_table(measured, further["ros2_benchmark"]) if ros else _tables(measured),
     )
-    sources = source or ["raw:720p", "jpeg:720p", "raw:1080p", "jpeg:1080p"]
-    configurations = [
-        Configuration(name, count, size, where)
-        for where in (Source.parsed(text) for text in dict.fromkeys(sources))
-        for name in engine or _working()
-        # An accelerator's threads are its own.
-        for count in ([1] if name in ACCELERATORS else dict.fromkeys(threads or [1]))
-        for size in dict.fromkeys(batch or [1])
-    ]
+    for each in exceeded:
+        warn(f"beyond the budget: {each.told}")
+    if exceeded:
+        raise typer.Exit(1)
+
+
+def _on_the_road(
+    model: str | None, configurations: list[Configuration], settings: Settings
+) -> Profile:
     bundle = load_bundle(find_model(model))
     with progress() as bar:
         task = bar.add_task("profile")
-        measured = profile(
+        return profile(
             bundle,
             configurations,
             settings,
             package_version(),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    exceeded = breaches(budgets, measured) if budgets is not None else []
-    out.mkdir(parents=True, exist_ok=True)
-    document = measured.document()
-    write_text(out / "profile.json", json_text(document) + "\n")
-    write_text(out / "profile.html", profile_html(measured))
-    payload = {**document, "breaches": [asdict(each) for each in exceeded]}
-    emit(as_json, payload, lambda: _tables(measured))
-    for each in exceeded:
-        warn(f"beyond the budget: {each.told}")
-    if exceeded:
-        raise typer.Exit(1)
 
 
 @app.command("compare")
@@ -180,11 +244,11 @@ def _working() -> list[str]:
 
 def _tables(measured: Profile) -> Group:
     head = f"{measured.model.name} on {measured.machine.name}"
-    return Group(head, *(_table(row, measured) for row in measured.rows))
+    return Group(head, *(_table(row) for row in measured.rows))
 
 
-def _table(row: Row, measured: Profile) -> Table:
-    title = f"{row.name}: {measured.settings.frames} frames"
+def _table(row: Row) -> Table:
+    title = f"{row.name}: {row.histogram.count} frames"
     table = Table("stage (ms)", title=title, caption=_beside(row), min_width=76)
     for name in ("p50", "p90", "p99", "p99.9", "max", "mean", "sd"):
         table.add_column(name, justify="right")
@@ -197,7 +261,7 @@ def _beside(row: Row) -> str:
     """Return what stands beside the times; a dash for what was not measured."""
     idle, paced = sorted(row.after_idle_ms), row.paced
     parts = (
-        f"first frame {row.opening.first_ms:.1f} ms",
+        f"first frame {_or_dash(row.opening.first_ms if row.opening else None, 'ms')}",
         f"after idle {_or_dash(idle[len(idle) // 2] if idle else None, 'ms')}",
         f"{row.frames_per_second:.0f} frames/s",
         f"memory {_or_dash(row.memory_mib, 'MiB')}",

@@ -168,7 +168,7 @@ def _measured(row: Row, limit: str, stage: str) -> float | None:
             raise ProfilingError(msg)
         return float(getattr(row.stages[stage], limit))
     if limit == "first_ms":
-        return row.opening.first_ms
+        return row.opening.first_ms if row.opening else None
     if limit == "after_idle_ms":
         return max(row.after_idle_ms, default=None)
     if limit == "missed_share":

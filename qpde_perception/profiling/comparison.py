@@ -114,7 +114,10 @@ def compare(before: Profile, after: Profile, smallest: float = SMALLEST_CHANGE) 
         ProfilingError: If they have no configuration in common, or too few rounds.
     """
     first, second = ({row.name: row for row in each.rows} for each in (before, after))
-    common = [name for name in first if name in second]
+    # Latencies at two rates do not compare.
+    common = [
+        name for name in first if name in second and first[name].sent_hz == second[name].sent_hz
+    ]
     if not common:
         msg = "the profiles have no configuration in common; profile the same engines and sources"
         raise ProfilingError(msg)
@@ -143,8 +146,8 @@ def compare(before: Profile, after: Profile, smallest: float = SMALLEST_CHANGE) 
             max((_yardstick_change(first[name], second[name]) for name in common), key=abs)
         ),
         changes=tuple(changes),
-        only_before=tuple(name for name in first if name not in second),
-        only_after=tuple(name for name in second if name not in first),
+        only_before=tuple(_told(first[name]) for name in first if name not in common),
+        only_after=tuple(_told(second[name]) for name in second if name not in common),
     )
 
 
@@ -207,6 +210,10 @@ def student_quantile(share: float, freedom: int) -> float:
         (79.0 * z**9 + 776.0 * z**7 + 1482.0 * z**5 - 1920.0 * z**3 - 945.0 * z) / 92160.0,
     )
     return z + math.fsum(term / float(freedom**power) for power, term in enumerate(terms, 1))
+
+
+def _told(row: Row) -> str:
+    return row.name if row.sent_hz is None else f"{row.name} ({row.sent_hz:g} Hz)"
 
 
 def _totals(row: Row) -> list[Histogram]:
@@ -292,7 +299,9 @@ def _differences(before: Profile, after: Profile, common: Sequence[str]) -> list
     told += list(versions)
     one, other = before.settings.model_dump(), after.settings.model_dump()
     told += [
-        f"settings: {k} {one[k]} -> {other[k]}" for k in ("frames", "rounds") if one[k] != other[k]
+        f"settings: {name} {one[name]} -> {other[name]}"
+        for name in ("frames", "rounds", "drive_md5", "seconds", "trials")
+        if one.get(name) != other.get(name)
     ]
     if before.package_version != after.package_version:
         told.append(f"qpde_perception: {before.package_version} -> {after.package_version}")

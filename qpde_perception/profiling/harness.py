@@ -141,10 +141,7 @@ def profile(
         package_version=package_version,
         began=began,
         machine=machine_of(),
-        model=Model(
-            name=bundle.manifest.name,
-            sha256=sha256((bundle.path / "manifest.json").read_bytes()).hexdigest(),
-        ),
+        model=model_of(bundle),
         settings=settings,
         rows=tuple(_row(lane, samples) for lane in lanes),
         sensors=samples.sensors(start_s),
@@ -177,6 +174,12 @@ def _opened(bundle: Bundle, configuration: Configuration) -> _Lane:
     opening = Opening(build_ms=build_ms, first_ms=first["total"], first_infer_ms=first["infer"])
     memory_mib = (process.memory_info().rss - before) / _MIB
     return _Lane(configuration, engine, classifier, frames, regions, opening, memory_mib)
+
+
+def model_of(bundle: Bundle) -> Model:
+    """Name a model as a profile does."""
+    digest = sha256((bundle.path / "manifest.json").read_bytes()).hexdigest()
+    return Model(name=bundle.manifest.name, sha256=digest)
 
 
 def _measure(lane: _Lane, count: int, start_s: float, yardstick: Yardstick) -> None:

@@ -6,6 +6,7 @@ In a thread the readings would hold up the frames that are measured: Python runs
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,8 @@ class Reader:
 def main(interval_s: float) -> None:
     """Write a line of readings at each interval, until the standard input ends."""
     ended = threading.Event()
+    # An interruption is for the process that started it, which then closes the input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait_for_end() -> None:
         sys.stdin.read()

@@ -98,6 +98,26 @@ class Settings(_Part):
     sensor_interval_s: float = Field(gt=0.0)
 
 
+class RosSettings(_Part):
+    """How it was measured through ROS.
+
+    Attributes:
+        drive_md5: MD5 of the drive whose frames were sent; ros2_benchmark's INPUT_DATA_HASH.
+        seconds: Length of a trial.
+        trials: Number of trials at the peak.
+        rates_hz: The fixed rates.
+        highest_hz: Where the search for the peak ended at the latest.
+        sensor_interval_s: Time between two readings of the sensors.
+    """
+
+    drive_md5: str
+    seconds: float = Field(gt=0.0)
+    trials: int = Field(gt=0)
+    rates_hz: tuple[float, ...]
+    highest_hz: float = Field(gt=0.0)
+    sensor_interval_s: float = Field(gt=0.0)
+
+
 class Summary(_Part):
     """A stage of a configuration in steady state, milliseconds.
 
@@ -183,7 +203,9 @@ class Row(_Part):
         threads: Threads of the engine; 0: it decides.
         batch: Regions of a frame that the engine gets in one call.
         source: Encoding and size of the frames, for example `jpeg 1280x720`.
-        opening: The engine's first moments.
+        sent_hz: Rate at which the frames were sent through ROS; null on the road itself, where a
+            frame follows the one before.
+        opening: The engine's first moments; null through ROS.
         after_idle_ms: The road's time for single frames, each after a rest.
         stages: Steady state of each stage, and of the whole road as `total`.
         frames_per_second: What one caller gets who asks without a pause.
@@ -201,7 +223,8 @@ class Row(_Part):
     threads: int
     batch: int
     source: str
-    opening: Opening
+    sent_hz: float | None = None
+    opening: Opening | None
     after_idle_ms: tuple[float, ...]
     stages: dict[str, Summary]
     frames_per_second: float
@@ -257,7 +280,7 @@ class Profile(_Part):
     began: str
     machine: Machine
     model: Model
-    settings: Settings
+    settings: Settings | RosSettings
     rows: tuple[Row, ...] = Field(min_length=1)
     sensors: Sensors
 

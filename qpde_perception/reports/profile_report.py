@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qpde_perception.profiling.schema import RosSettings
 from qpde_perception.reports.page import details, figure, notes, page, section, table, tiles
 from qpde_perception.reports.profile_plots import course_plot, distribution_plot, waterfall_plot
 
 if TYPE_CHECKING:
-    from qpde_perception.profiling import Profile, Row
+    from qpde_perception.profiling import Profile, Row, Settings
 
 _COLUMNS = ("p50", "p90", "p99", "p99.9", "max", "mean", "deviation")
 
@@ -22,15 +23,16 @@ def profile_html(profile: Profile) -> str:
             [
                 ("fastest", f"{total.p50_ms:.2f} ms", f"median of {best.name}"),
                 ("its p99", f"{total.p99_ms:.2f} ms", f"slowest {total.max_ms:.2f} ms"),
-                ("its throughput", f"{best.frames_per_second:.0f} /s", "one caller, no pause"),
-                ("its first frame", f"{best.opening.first_ms:.1f} ms", "cold"),
+                ("its throughput", f"{best.frames_per_second:.0f} /s", _load(best)),
+                ("its first frame", _first(best, " ms"), "cold"),
                 ("energy per frame", _or_dash(best.energy_mj, " mJ"), _power_source(profile)),
             ]
         ),
         notes(_notes(profile)),
         section(
             "Time per frame",
-            "Milliseconds of the whole road in steady state, decoding included.",
+            "Milliseconds of the whole road in steady state, decoding included; through ROS, from "
+            "the stamp of a frame to the publication of its answer.",
             table(
                 ("configuration", "", *_COLUMNS, "first", "after idle", "frames/s"),
                 [_times(row) for row in profile.rows],
@@ -89,7 +91,7 @@ def _times(row: Row) -> list[str]:
         row.name,
         "",
         *(f"{value:.2f}" for value in row.stages["total"].model_dump().values()),
-        f"{row.opening.first_ms:.1f}",
+        _first(row),
         _or_dash(idle[len(idle) // 2] if idle else None),
         f"{row.frames_per_second:.0f}",
     ]
@@ -100,7 +102,7 @@ def _resources(row: Row) -> list[str]:
     return [
         row.name,
         "",
-        f"{row.opening.build_ms:.0f}",
+        f"{row.opening.build_ms:.0f}" if row.opening else "-",
         _or_dash(row.memory_mib),
         _or_dash(row.power_w),
         _or_dash(row.energy_mj),
@@ -141,23 +143,37 @@ def _details(profile: Profile) -> list[tuple[str, str]]:
         name.replace("_", " "): _text(value) for name, value in profile.machine.model_dump().items()
     }
     engines = sorted({f"{row.engine} {row.engine_version}" for row in profile.rows})
-    settings = profile.settings
     return [
         *machine.items(),
         ("engines", ", ".join(engines)),
         ("model", f"{profile.model.name} (manifest SHA-256 {profile.model.sha256})"),
+        *_measured(profile.settings),
+        ("qpde_perception", profile.package_version),
+    ]
+
+
+def _measured(settings: Settings | RosSettings) -> list[tuple[str, str]]:
+    if isinstance(settings, RosSettings):
+        told = f"{settings.trials} trials of {settings.seconds:g} s at the peak, one at each "
+        return [("measured", told + "fixed rate"), ("drive", f"MD5 {settings.drive_md5}")]
+    paced = "-"
+    if settings.rate_hz is not None:
+        paced = f"{settings.rate_hz:g} frames/s, deadline {settings.deadline_ms:.2f} ms"
+    return [
         (
             "measured",
             f"{settings.frames} frames in {settings.rounds} rounds after {settings.warm_up}",
         ),
-        (
-            "paced at",
-            "-"
-            if settings.rate_hz is None
-            else f"{settings.rate_hz:g} frames/s, deadline {settings.deadline_ms:.2f} ms",
-        ),
-        ("qpde_perception", profile.package_version),
+        ("paced at", paced),
     ]
+
+
+def _load(row: Row) -> str:
+    return "one caller, no pause" if row.sent_hz is None else f"sent {row.sent_hz:g} /s"
+
+
+def _first(row: Row, unit: str = "") -> str:
+    return f"{row.opening.first_ms:.1f}{unit}" if row.opening else "-"
 
 
 def _text(value: object) -> str:
