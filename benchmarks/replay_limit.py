@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from qpde_perception.frames import CameraFrame, Regions
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+# Enough for a rate; the drive itself is longer, so that what happens once does not count.
+MOST_FRAMES = 1096
 Frames = list[tuple["CameraFrame", "Regions | None"]]
 
 
@@ -135,7 +137,7 @@ def measure(args: argparse.Namespace, drive: Path) -> dict[str, Any]:
     engine = open_engine(bundle, args.engine, threads=args.threads)
     classifier = Classifier(bundle, engine, NoFilter())
     with open_drive(drive) as opened:
-        frames = frames_of(opened)
+        frames = frames_of(opened)[:MOST_FRAMES]
     items = np.concatenate(prepared(classifier, frames))
     rounds = []
     for _ in range(args.rounds):
@@ -154,6 +156,7 @@ def measure(args: argparse.Namespace, drive: Path) -> dict[str, Any]:
             {
                 "engine": rate,
                 "batch": best,
+                "frames": plain["frames"],
                 "preparation": decode,
                 "side_by_side": both,
                 "replay": plain["rate"],
@@ -165,11 +168,11 @@ def measure(args: argparse.Namespace, drive: Path) -> dict[str, Any]:
             }
         )
     engine.close()
-    keys = [key for key in rounds[0] if key != "batch"]
+    keys = [key for key in rounds[0] if key not in {"batch", "frames"}]
     return {
         "engine": args.engine,
-        "frames": len(frames),
-        "items": len(items),
+        "frames": rounds[0]["frames"],
+        "items_per_frame": len(items) / len(frames),
         "medians": {key: median(each[key] for each in rounds) for key in keys},
         "rounds": rounds,
     }
@@ -238,7 +241,9 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
 def rates(result: dict[str, Any]) -> Table:
     """Return the medians as a table."""
     medians = result["medians"]
-    title = f"{result['engine']}: {result['frames']} frames, {result['items']} items"
+    title = (
+        f"{result['engine']}: {result['frames']} frames with {result['items_per_frame']:.2f} items"
+    )
     table = Table("", "frames a second", "share of the engine alone", title=title)
     for name, key in (
         ("the engine alone, on prepared input", "engine"),
@@ -280,7 +285,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--engine", default="onnxruntime")
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine")
-    parser.add_argument("--times", type=int, default=8, help="how often the drive is repeated")
+    parser.add_argument("--times", type=int, default=32, help="how often the drive is repeated")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", type=float, metavar="GB", help="size of a drive to simulate")
     parser.add_argument("--frame-kib", type=int, default=256, help="size of a simulated frame")
