@@ -166,11 +166,11 @@ def test_outcomes_and_counts_are_those_of_one_frame_at_a_time(
         expected = course(one_at_a_time(drive, parts, accounting), accounting)
     with open_drive(path) as drive:
         accounting = Accounting()
-        parts = parts_of(
-            drive, MeanColourEngine(refused), lambda batch, _: seen.append(batch.tolist())
-        )
+        engine = MeanColourEngine(refused)
+        parts = parts_of(drive, engine, lambda batch, _: seen.append(batch.tolist()))
         assert course(replay(drive, parts, accounting, limits=limits), accounting) == expected
     assert seen == expected_seen
+    assert max(engine.batches, default=0) <= max(limits.batch, 4)
     assert accounting.balanced
     assert accounting.totals.received == len(expected) == len(events) + 2
 
@@ -222,9 +222,9 @@ def written(path, out, engine_name, limits):
 def test_files_and_drift_of_the_sample_are_the_same_for_every_engine_batch_and_thread(tmp_path):
     path = damaged_sample(tmp_path / "drive.mcap")
     first, *others = [
-        written(path, tmp_path / f"{engine}{batch}", engine, Limits(60, 2**27, batch, decoders))
+        written(path, tmp_path / f"{engine}{frames}", engine, Limits(frames, 2**27, batch, threads))
         for engine in CPU_ENGINES
-        for batch, decoders in ((1, 1), (8, 3), (DEFAULT_LIMITS.batch, 2))
+        for frames, batch, threads in ((6, 1, 1), (61, 8, 3), (256, DEFAULT_LIMITS.batch, 2))
     ]
     assert first[0][0].count(b"\n") == 124
     assert first[0][1].count(b"\n") == 13
@@ -342,6 +342,7 @@ def test_the_time_of_a_frame_is_its_share_of_the_batch_and_leaves_out_waiting(tm
         assert ("infer" in stages_ms) == (items > 0)
         if items:
             assert 4.0 * items <= stages_ms["infer"] < 4.0 * items + 3.0
+        assert stages_ms["postprocess"] < 40.0  # and the engine took 96 for all of them
         total_ms = stages_ms.pop("total")
         assert sum(stages_ms.values()) <= total_ms < sum(stages_ms.values()) + 3.0
 
@@ -406,5 +407,6 @@ def test_memory_does_not_grow_with_the_length_of_the_drive(tmp_path):
     finally:
         tracemalloc.stop()
     assert part.bytes_read > 320e6
-    assert max(peaks) < 30e6
-    assert max(peaks[1:]) < 1.05 * peaks[0]
+    assert max(peaks) < 60e6
+    # Between two of them 80 MB went through.
+    assert max(peaks[1:]) < peaks[0] + 12e6
