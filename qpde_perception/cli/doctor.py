@@ -12,9 +12,10 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from qpde_perception.cli.frame import Json, emit, package_version
+from qpde_perception.cli.frame import Json, emit
 from qpde_perception.engines import ENGINES, engine_status
 from qpde_perception.engines.platforms import platform_of
+from qpde_perception.version import package_version
 
 _ROS_REMEDY = 'source a ROS 2 installation, or: pip install -e ".[ros]"'
 _TORCH_REMEDY = 'needed to train, compile and certify: pip install -e ".[learning]"'
