@@ -11,6 +11,7 @@ from qpde_perception.bags.errors import BagError
 from qpde_perception.bags.replay import Dropped, Published
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -32,8 +33,13 @@ FILES = (
 _DIGITS = 6
 
 
-def claim_folder(folder: Path) -> None:
+def claim_folder(folder: Path, marker: str = MARKER, files: Sequence[str] = FILES) -> None:
     """Make the folder, or empty it of an earlier replay's files.
+
+    Args:
+        folder: The folder.
+        marker: Name of the file that tells what made it.
+        files: The files that are removed.
 
     Raises:
         BagError: If it holds files and was not made by a replay.
@@ -43,12 +49,13 @@ def claim_folder(folder: Path) -> None:
         msg = f"{folder}: is a file; name a new folder with --out"
         raise BagError(msg)
     folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / MARKER
-    if not marker.exists() and any(folder.iterdir()):
-        msg = f"{folder}: holds files and was not made by a replay; name a new folder with --out"
+    made = folder / marker
+    if not made.exists() and any(folder.iterdir()):
+        maker = marker.rpartition("_")[2]
+        msg = f"{folder}: holds files and was not made by a {maker}; name a new folder with --out"
         raise BagError(msg)
-    marker.touch()
-    for name in FILES:
+    made.touch()
+    for name in files:
         (folder / name).unlink(missing_ok=True)
 
 

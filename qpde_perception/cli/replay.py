@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,20 +15,30 @@ from qpde_perception.bags.results import claim_folder
 from qpde_perception.bundles import find_model, load_bundle
 from qpde_perception.cli.errors import CommandError
 from qpde_perception.cli.frame import Json, emit, progress, warn
+from qpde_perception.cli.interrupting import INTERRUPTED, interruptible
+from qpde_perception.cli.replay_fleet import FleetOptions, replay_fleet
 from qpde_perception.engines import open_engine
 from qpde_perception.fleet.job import ReplayJob, ReplayOptions
 from qpde_perception.reports.drift import drift_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from qpde_perception.bags import Drive
+    from qpde_perception.cli.interrupting import Wish
     from qpde_perception.reports import Summary
 
-_INTERRUPTED = 130
 
 DrivePath = Annotated[
     Path, typer.Argument(metavar="DRIVE", help="A rosbag1 file, a rosbag2 folder, .mcap or .db3.")
+]
+Drives = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="DRIVE",
+        help="A rosbag1 file, a rosbag2 folder, .mcap or .db3; with --fleet folders and patterns "
+        "too, as many as you like.",
+    ),
 ]
 Cameras = Annotated[
     list[str] | None,
@@ -64,10 +71,25 @@ DriftShare = Annotated[
     ),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: it decides.")]
+Fleet = Annotated[
+    bool, typer.Option("--fleet", help="Replay many drives, and put their results together.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Of a fleet: drives at a time. Default: one a processor; 0: in this process, "
+        "without Ray.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a fleet: address of a Ray cluster. Default: this machine alone."),
+]
 
 
 def command(
-    drive: DrivePath,
+    drives: Drives,
     *,
     camera: Cameras = None,
     model: Model = None,
@@ -79,16 +101,20 @@ def command(
     filter_name: Filter = "exponential",
     threads: Threads = 1,
     drift_share: DriftShare = 0.1,
+    fleet: Fleet = False,
+    workers: Workers = None,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Classify the camera frames of a recorded drive.
 
     Leaves in the folder: results.jsonl, dropped.jsonl, timings.csv, perception.mcap (for Foxglove),
     summary.json and report.html. Equal input gives an equal results.jsonl.
+
+    With --fleet, leaves such a folder for each drive in drives/, and of all together results.jsonl,
+    fleet.json, fleet.html and timings.json. Run again, it goes on where it stopped. Fails when a
+    drive does.
     """
-    if drive.resolve().is_relative_to(out.resolve()):
-        msg = f"{drive}: lies in {out}, which would be replaced; name another folder with --out"
-        raise CommandError(msg)
     if not math.isfinite(start) or not math.isfinite(duration or 0.0):
         msg = "--start and --duration: give a number of seconds"
         raise CommandError(msg)
@@ -100,6 +126,14 @@ def command(
         filter=filter_name,
         drift_share=drift_share,
     )
+    if fleet:
+        asked = FleetOptions(model, engine, threads, workers, address, out, as_json)
+        replay_fleet(drives, options, asked)
+        return
+    drive = _only(drives, workers, address)
+    if drive.resolve().is_relative_to(out.resolve()):
+        msg = f"{drive}: lies in {out}, which would be replaced; name another folder with --out"
+        raise CommandError(msg)
     bundle = load_bundle(find_model(model))
     with open_drive(drive) as opened:
         job = ReplayJob(
@@ -110,7 +144,7 @@ def command(
             options=options,
             out=out,
         )
-        with _interruptible() as wish:
+        with interruptible() as wish:
             try:
                 claim_folder(out)
                 _run(job, wish)
@@ -120,7 +154,7 @@ def command(
     _warn(summary, job)
     emit(as_json, summary.document(), lambda: _table(summary, job))
     if summary.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def asked_cameras(
@@ -139,34 +173,18 @@ def asked_cameras(
         raise
 
 
-def _run(job: ReplayJob, wish: _Wish) -> None:
+def _only(drives: Sequence[Path], workers: int | None, address: str | None) -> Path:
+    if len(drives) > 1 or workers is not None or address is not None:
+        msg = "several drives, --workers and --address are for a fleet: add --fleet"
+        raise CommandError(msg)
+    return drives[0]
+
+
+def _run(job: ReplayJob, wish: Wish) -> None:
     whole = job.options.start_s == 0.0 and job.options.duration_s is None
     with progress() as bar:
         task = bar.add_task("replay", total=job.frames if whole else None)
         job.run(stopped=lambda: wish.requested, advanced=lambda: bar.advance(task))
-
-
-@dataclass(slots=True)
-class _Wish:
-    requested: bool = False
-
-
-@contextmanager
-def _interruptible() -> Iterator[_Wish]:
-    """Turn the first Ctrl-C, or request to terminate, into a wish; a second one interrupts."""
-    wish = _Wish()
-
-    def note(_number: int, _frame: object) -> None:
-        if wish.requested:
-            raise KeyboardInterrupt
-        wish.requested = True
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield wish
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _warn(summary: Summary, job: ReplayJob) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,6 +68,7 @@ class ReplayJob:
         options: What is replayed, and how.
         out: A folder that was claimed before the run.
         faults: What was wrong with the first frames that were dropped.
+        log_times_ns: When each published frame was recorded, in the order of `results.jsonl`.
         interrupted: Whether the run was stopped before the end.
         seconds: How long the run took.
     """
@@ -80,6 +82,7 @@ class ReplayJob:
     accounting: Accounting = field(default_factory=Accounting)
     latency: LatencyRecorder = field(default_factory=LatencyRecorder)
     faults: list[str] = field(default_factory=list)
+    log_times_ns: array[int] = field(default_factory=lambda: array("q"))
     objects: int = 0
     rejected_regions: int = 0
     interrupted: bool = False
@@ -170,6 +173,7 @@ class ReplayJob:
                 self.faults.append(f"{outcome.camera.topic} at {outcome.stamp_ns}: {outcome.fault}")
             return
         topic, perception = outcome.camera.topic, outcome.perception
+        self.log_times_ns.append(outcome.recorded.log_time_ns)
         self.objects += len(perception.regions)
         self.rejected_regions += len(perception.rejected)
         self.latency.add(perception.stages_ms)
