@@ -72,7 +72,8 @@ class RayWorkers:
             works: The drives.
             stopped: Asked a few times a second; once true, what is under way is killed.
         """
-        todo, running = deque(works), {}
+        todo = deque(works)
+        running: dict[Any, DriveWork] = {}
         while (todo or running) and not stopped():
             while todo and len(running) < self.count:
                 work = todo.popleft()
