@@ -120,6 +120,8 @@ def _run(
         task = bar.add_task("drives", total=len(folder.works), completed=done)
         for outcome in run(setup, todo, lambda: wish.requested):
             outcomes.append(outcome)
+            if outcome.deaths and not outcome.error:
+                warn(f"{outcome.name}: {outcome.deaths} workers died over it; it was begun again")
             bar.update(task, advance=1, description=outcome.name)
         ended = time.perf_counter()
     timings = {
@@ -147,9 +149,10 @@ def _warn(folder: FleetFolder, document: Mapping[str, Any], timings: Mapping[str
 def _table(document: Mapping[str, Any], timings: Mapping[str, Any], out: Path) -> Table:
     totals = document["totals"]
     table = Table(title=f"{document['model']} on {', '.join(document['engines']) or 'no engine'}")
-    for name in ("drive", "state", "frames", "published", "dropped", "objects", "accuracy"):
-        table.add_column(name, overflow="fold")
-    table.add_column("drift")
+    table.add_column("drive", overflow="fold")
+    table.add_column("what to know", overflow="fold")
+    for name in ("frames", "published", "dropped", "objects", "accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
     drives = document["drives"]
     shown = drives if len(drives) <= _MOST_ROWS else [row for row in drives if _notable(row)]
     for row in shown[:_MOST_ROWS]:

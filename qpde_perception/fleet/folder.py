@@ -127,6 +127,7 @@ class FleetFolder:
                 "worker": one.worker,
                 "seconds": round(one.seconds, 4),
                 "loading_s": round(one.loading_s, 4),
+                "deaths": one.deaths,
             }
             for one in sorted(outcomes, key=lambda one: one.name)
         ]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from contextlib import contextmanager
+import secrets
+import socket
+from collections import Counter, deque
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.fleet.errors import FleetError
@@ -19,10 +23,19 @@ if TYPE_CHECKING:
 
 RETRIES = 3
 """How often a drive is begun again after its worker was killed."""
+_DEADLY = (
+    "its worker died {} times; the system's log tells whether memory ran out, and to replay this "
+    "drive alone shows more"
+)
 _POLL_S = 0.2
+_PATIENCE_S = 10.0
 # Only names and numbers travel; the least that Ray takes.
 _STORE_BYTES = 80 * 1024 * 1024
+_SILENT = {"logging_level": logging.ERROR, "log_to_driver": False}
+# Read when Ray is imported.
 _QUIET = {
+    "RAY_BACKEND_LOG_LEVEL": "error",
+    "RAY_DEDUP_LOGS": "0",
     # Nothing is sent to anybody.
     "RAY_USAGE_STATS_ENABLED": "0",
     # A task that asks for no GPU may use those that are there: engines share them.
@@ -60,7 +73,7 @@ class RayWorkers:
     def __init__(self, ray: Any, count: int, threads: int) -> None:
         self._ray = ray
         self.count = count
-        self._task = ray.remote(num_cpus=threads, max_retries=RETRIES)(replay_drive)
+        self._task = ray.remote(num_cpus=threads, max_retries=0)(replay_drive)
 
     def run(
         self, setup: FleetSetup, works: Sequence[DriveWork], stopped: Callable[[], bool]
@@ -73,6 +86,7 @@ class RayWorkers:
             stopped: Asked a few times a second; once true, what is under way is killed.
         """
         todo = deque(works)
+        deaths: Counter[str] = Counter()
         running: dict[Any, DriveWork] = {}
         while (todo or running) and not stopped():
             while todo and len(running) < self.count:
@@ -80,23 +94,36 @@ class RayWorkers:
                 running[self._task.remote(setup, work)] = work
             done, _ = self._ray.wait(list(running), timeout=_POLL_S)
             for reference in done:
-                yield self._outcome(reference, running.pop(reference))
+                work = running.pop(reference)
+                outcome = self._outcome(reference, work)
+                if outcome is not None:
+                    yield replace(outcome, deaths=deaths[work.name])
+                    continue
+                deaths[work.name] += 1
+                if deaths[work.name] <= RETRIES:
+                    todo.appendleft(work)
+                else:
+                    yield _failed(work, _DEADLY.format(deaths[work.name]), deaths[work.name])
         for reference in running:
             self._ray.cancel(reference, force=True)
 
-    def _outcome(self, reference: Any, work: DriveWork) -> DriveOutcome:
+    def _outcome(self, reference: Any, work: DriveWork) -> DriveOutcome | None:
+        """Return what became of a drive; None where its worker or its machine died."""
+        errors = self._ray.exceptions
         try:
             outcome: DriveOutcome = self._ray.get(reference)
-        except self._ray.exceptions.WorkerCrashedError:
-            error = (
-                f"its worker died {RETRIES + 1} times; look for it in the system's log (out of "
-                "memory?), or replay it alone to see why"
-            )
-        except self._ray.exceptions.RayError as fault:
-            error = f"Ray: {str(fault).strip().splitlines()[-1]}"
-        else:
-            return outcome
-        return DriveOutcome(work.name, error, stopped=False, worker="", seconds=0.0, loading_s=0.0)
+        except errors.RayTaskError as fault:
+            # A drive's own faults are told by the worker: this one has another installation.
+            return _failed(work, f"the worker cannot replay: {str(fault).splitlines()[-1]}", 0)
+        except errors.RayError:
+            return None
+        return outcome
+
+
+def _failed(work: DriveWork, error: str, deaths: int) -> DriveOutcome:
+    return DriveOutcome(
+        work.name, error, stopped=False, worker="", seconds=0.0, loading_s=0.0, deaths=deaths
+    )
 
 
 @contextmanager
@@ -112,6 +139,10 @@ def ray_workers(count: int | None, threads: int, address: str | None) -> Iterato
         FleetError: If Ray is not installed, or there is no cluster.
     """
     os.environ.update(_QUIET)
+    if address is None:
+        # Ray listens on the network: with a secret of its own, to nobody but this fleet.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray  # noqa: PLC0415  (an extra, and a second of time)
     except ImportError:
@@ -120,31 +151,52 @@ def ray_workers(count: int | None, threads: int, address: str | None) -> Iterato
             "--workers 0 does without, in one process"
         )
         raise FleetError(msg) from None
-    options: dict[str, Any] = {"address": address}
     if address is None:
         count = count or max(1, (os.cpu_count() or 1) // threads)
-        options = {
-            "address": "local",
-            "num_cpus": count * threads,
-            "include_dashboard": False,
-            "object_store_memory": _STORE_BYTES,
-        }
+        _start(ray, count * threads)
+    else:
+        _join(ray, address)
+    # Ray says on stdout that a worker died, which is for results.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        try:
+            processors = int(ray.cluster_resources().get("CPU", 0))
+            yield RayWorkers(ray, count or max(1, processors // threads), threads)
+        finally:
+            ray.shutdown()
+
+
+def _start(ray: Any, processors: int) -> None:
     try:
-        ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        ray.init(
+            "local",
+            num_cpus=processors,
+            object_store_memory=_STORE_BYTES,
+            include_dashboard=False,
+            **_SILENT,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        msg = f"Ray cannot be started: {_first_line(error)}; --workers 0 does without"
+        raise FleetError(msg) from None
+
+
+def _join(ray: Any, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdecimal() and "/" not in host:
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), _PATIENCE_S).close()
+        ray.init(address, **_SILENT)
+    except (OSError, RuntimeError, ValueError) as error:
         msg = (
-            f"Ray could not be started: {reason}"
-            if address is None
-            else f"no Ray cluster at {address}: {reason}; start one with ray start --head, or "
-            "leave out --address for this machine alone"
+            f"no Ray cluster answers at {address}: {_first_line(error)}; ray start --head starts "
+            "one; one that wants a token needs RAY_AUTH_MODE=token here too; without --address, "
+            "the fleet runs on this machine alone"
         )
         raise FleetError(msg) from None
-    try:
-        processors = int(ray.cluster_resources().get("CPU", 0))
-        yield RayWorkers(ray, count or max(1, processors // threads), threads)
-    finally:
-        ray.shutdown()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def replay_drive(setup: FleetSetup, work: DriveWork) -> DriveOutcome:

@@ -75,6 +75,7 @@ class DriveOutcome:
         worker: Machine and process.
         seconds: How long it took, all in all.
         loading_s: Of these, for the model and the engine: 0 where they were open already.
+        deaths: How many workers died over it, so that it was begun again.
     """
 
     name: str
@@ -83,6 +84,7 @@ class DriveOutcome:
     worker: str
     seconds: float
     loading_s: float
+    deaths: int = 0
 
 
 class Worker:

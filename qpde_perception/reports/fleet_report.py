@@ -68,27 +68,25 @@ def fleet_html(
     return page("Fleet report", subtitle, parts)
 
 
-_HEAD = ("drive", "state", "frames", "published", "dropped", "objects", "accuracy", "drift")
+_HEAD = ("drive", "what to know", "frames", "published", "dropped", "objects", "accuracy")
 
 
 def drive_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a drive as people read it, cell by cell.
+    """Return a drive as people read it: the cells of a table.
 
-    These are: name, state, frames, published, dropped, objects, accuracy, drift.
+    These are: name, what to know, frames, published, dropped, objects, accuracy.
     """
     if row["status"] != "replayed":
-        return (row["name"], row["error"] or row["status"], *("",) * 6)
-    state = "replayed" if not row["losses"] else f"not all readable: {row['losses'][0]}"
+        return (row["name"], row["error"] or row["status"], *("",) * 5)
     causes = dict.fromkeys(verdict["cause"] for verdict in row["drift"]["verdicts"])
     return (
         row["name"],
-        state,
+        "; ".join((*causes, *row["losses"])),
         f"{row['received']}",
         f"{row['published']}",
         f"{sum(row['dropped'].values())}",
         f"{row['objects']}",
         _share(row["accuracy"]),
-        ", ".join(causes) or "none found",
     )
 
 

@@ -47,7 +47,7 @@ class Call:
         return json.loads(self.out)
 
 
-def begin(*arguments):
+def begin(*arguments, **environment):
     """Begin `qpde replay ... --fleet --json`."""
     # Workers are never the tests' own process: they load the package anew.
     command = [sys.executable, "-m", "qpde_perception.cli.main", "replay", *map(str, arguments)]
@@ -56,7 +56,7 @@ def begin(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -85,14 +85,24 @@ def half_done(out, lines=5):
     ]
 
 
-def busy_workers(process):
-    """Return the processes that replay drives for a process."""
-    children = psutil.Process(process.pid).children(recursive=True)
+def busy_workers(root):
+    """Return the processes below one that replay drives."""
+    children = psutil.Process(root.pid).children(recursive=True)
     return [child for child in children if title(child) == "ray::replay_drive"]
+
+
+def kill(victims):
+    """Kill processes as a system does that is out of memory."""
+    for victim in victims:
+        victim.kill()
+    gone, alive = psutil.wait_procs(victims, timeout=10)
+    assert not alive
+    return len(gone)
 
 
 def title(process):
     try:
-        return " ".join(process.cmdline())
+        # Ray writes over the arguments, and leaves the rest blank.
+        return " ".join(process.cmdline()).strip()
     except psutil.Error:
         return ""
