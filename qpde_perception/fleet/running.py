@@ -34,7 +34,6 @@ _STORE_BYTES = 80 * 1024 * 1024
 _SILENT = {"logging_level": logging.ERROR, "log_to_driver": False}
 # Read when Ray is imported.
 _QUIET = {
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_DEDUP_LOGS": "0",
     # Nothing is sent to anybody.
     "RAY_USAGE_STATS_ENABLED": "0",

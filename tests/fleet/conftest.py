@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
-from fleet_rig import SAMPLE, begin, cut, ended, kill, title, wait_for
+from fleet_rig import SAMPLE, cut, here, kill, title, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -84,12 +84,12 @@ def long_drives(tmp_path_factory):
 def alone(drives, tmp_path_factory):
     """The drives replayed by one process: its folder, and the call."""
     out = tmp_path_factory.mktemp("alone") / "out"
-    return out, ended(begin(drives, "--out", out, "--workers", 0))
+    return out, here(drives, "--out", out, "--json")
 
 
 @pytest.fixture(scope="session")
 def long_alone(long_drives, tmp_path_factory):
     """The long drives replayed by one process: its folder."""
     out = tmp_path_factory.mktemp("long_alone") / "out"
-    assert ended(begin(long_drives, "--out", out, "--workers", 0)).code == 0
+    assert here(long_drives, "--out", out).code == 0
     return out

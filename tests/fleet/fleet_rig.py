@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
 
 from qpde_perception.bags import McapWriter, open_drive
+from qpde_perception.cli.main import run
 from qpde_perception.fleet.digest import DIGEST
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "traffic_signs.mcap"
@@ -45,6 +48,14 @@ class Call:
     @property
     def document(self):
         return json.loads(self.out)
+
+
+def here(*arguments):
+    """Call `qpde replay ... --workers 0` in this process."""
+    asked = ["replay", *map(str, arguments), "--fleet", "--workers", "0"]
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = run(asked)
+    return Call(code, out.getvalue(), err.getvalue())
 
 
 def begin(*arguments, **environment):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr
+from io import StringIO
 
 import pytest
-from fleet_rig import begin, busy_workers, cut, ended, half_done, kill, wait_for
+from fleet_rig import begin, busy_workers, cut, ended, half_done, here, kill, wait_for
 
 from qpde_perception.bags.results import FILES as DRIVE_FILES
+from qpde_perception.cli.main import run
 from qpde_perception.fleet.digest import DIGEST
 from qpde_perception.fleet.folder import FILES
 from qpde_perception.fleet.running import RETRIES
@@ -191,7 +193,7 @@ def test_ctrl_c_stops_the_fleet_which_goes_on_where_it_was(
     assert "Traceback" not in call.err
     assert call.document["complete"] is False
     assert "not replayed" in {row["status"] for row in call.document["drives"]}
-    again = ended(begin(long_drives, "--out", out, "--workers", 0))
+    again = here(long_drives, "--out", out, "--json")
     assert (again.code, again.document["complete"]) == (0, True)
     assert contents(out) == contents(long_alone)
 
@@ -214,7 +216,7 @@ def test_finished_drives_are_left_alone_and_unfinished_or_changed_ones_done_agai
     (folders["a/long.mcap"] / DIGEST).unlink()
     with (folders["b.mcap"] / "results.jsonl").open("ab") as results:
         results.write(b"{}\n")
-    call = ended(begin(drives, "--out", out, "--workers", 0))
+    call = here(drives, "--out", out, "--json")
     done = {
         name
         for name, folder in folders.items()
@@ -231,7 +233,7 @@ def test_other_options_or_another_drive_of_the_name_are_done_anew(tmp_path):
     cut(drives / "2.mcap", 0.0, 1.0)
 
     def again(*options):
-        call = ended(begin(drives, "--out", out, "--workers", 0, *options))
+        call = here(drives, "--out", out, "--json", *options)
         assert call.code == 0, call.err
         return call.document["timings"]["finished_before"], call.document["totals"]["received"]
 
@@ -244,7 +246,7 @@ def test_other_options_or_another_drive_of_the_name_are_done_anew(tmp_path):
 def test_drives_of_an_earlier_fleet_are_told_and_left_out(alone, drives, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(alone[0], out)
-    call = ended(begin(drives / "b.mcap", "--out", out, "--workers", 0))
+    call = here(drives / "b.mcap", "--out", out, "--json")
     assert call.code == 0
     assert [row["name"] for row in call.document["drives"]] == ["b.mcap"]
     assert "from an earlier fleet: a/damaged frame.mcap, a/long.mcap" in call.err
@@ -272,14 +274,14 @@ def test_without_ray_the_error_names_what_brings_it(drives, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--workers", "0", "--address", "10.0.0.1:6379"], "--address"),
+        (["--address", "10.0.0.1:6379"], "--address"),
         (["--engine", "steam"], "steam"),
         (["--out", "{drives}"], "lies in"),
     ],
 )
 def test_bad_use_gets_one_clear_line_and_code_2(arguments, named, drives, tmp_path):
     told = [each.format(drives=drives) for each in arguments]
-    call = ended(begin(drives, *([] if "--out" in told else ["--out", tmp_path / "out"]), *told))
+    call = here(drives, *([] if "--out" in told else ["--out", tmp_path / "out"]), *told)
     assert call.code == 2
     (line,) = call.err.splitlines()
     assert line.startswith("error: ")
@@ -287,26 +289,14 @@ def test_bad_use_gets_one_clear_line_and_code_2(arguments, named, drives, tmp_pa
 
 
 def test_several_drives_without_fleet_are_pointed_to_it(drives):
-    command = [sys.executable, "-m", "qpde_perception.cli.main", "replay"]
-    done = subprocess.run(
-        [*command, drives / "b.mcap", drives / "c.mcap"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "add --fleet" in done.stderr
+    with redirect_stderr(StringIO()) as err:
+        assert run(["replay", str(drives / "b.mcap"), str(drives / "c.mcap")]) == 2
+    assert "add --fleet" in err.getvalue()
 
 
-def test_people_get_a_table(drives, alone):
+def test_people_get_a_table(drives, alone, monkeypatch):
     out, _ = alone
-    command = [sys.executable, "-m", "qpde_perception.cli.main", "replay", drives]
-    done = subprocess.run(
-        [*command, "--fleet", "--workers", "0", "--out", out],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    monkeypatch.setenv("COLUMNS", "200")
+    call = here(drives, "--out", out)
     for word in (*NAMES, "4 of 5", "no recording", "fleet.html"):
-        assert word in done.stdout
+        assert word in call.out
