@@ -29,8 +29,8 @@ FILES = (
     "summary.json",
     "report.html",
 )
-# Enough for any probability or pixel, and short of what differs between machines.
-_DIGITS = 6
+DIGITS = 6
+"""Enough for any probability or pixel, and short of what differs between machines."""
 
 
 def claim_folder(folder: Path, marker: str = MARKER, files: Sequence[str] = FILES) -> None:
@@ -137,13 +137,13 @@ def _result(topic: str, perception: Perception) -> dict[str, Any]:
 
 def _region(region: RegionResult) -> dict[str, Any]:
     return {
-        "box": None if region.box is None else [round(side, _DIGITS) for side in region.box],
+        "box": None if region.box is None else [round(side, DIGITS) for side in region.box],
         "track_id": region.track_id,
         "class_index": region.class_index,
         "label": region.label,
-        "probability": round(region.probability, _DIGITS),
+        "probability": round(region.probability, DIGITS),
         "filtered_class_index": region.filtered_class_index,
-        "filtered_probability": round(region.filtered_probability, _DIGITS),
+        "filtered_probability": round(region.filtered_probability, DIGITS),
     }
 
 

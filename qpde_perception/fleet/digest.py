@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.fleet.job import write_document
-from qpde_perception.fleet.worst import WorstFrame, seen_regions, worst_frames
+from qpde_perception.fleet.worst import WorstFrame, classes_seen, seen_regions, worst_frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ def write_digest(fingerprint: str, job: ReplayJob, summary: Summary) -> None:
             key: value for key, value in summary.document().items() if key not in _MEASURED
         },
         "judged": [[*key, judged[key]] for key in sorted(judged)],
-        "seen": sorted(job.report.seen.items()),
+        "seen": sorted(classes_seen(job.out).items()),
         "worst": [
             {**asdict(frame), "regions": [region._asdict() for region in frame.regions]}
             for frame in worst_frames(score.judged, job.out, job.log_times_ns)

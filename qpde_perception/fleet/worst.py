@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from qpde_perception.bags.results import DIGITS
 from qpde_perception.reports.accuracy import UNKNOWN
 
 if TYPE_CHECKING:
@@ -24,6 +26,12 @@ PER_KIND = 6
 _NEIGHBOUR_NS = 1_000_000_000
 # Of more candidates the best are no better to look at, and sorting them all takes time.
 _CONSIDERED = 256
+
+
+class _Seen(NamedTuple):
+    stamp_ns: int
+    class_index: int | None
+    probability: float | None
 
 
 class SeenRegion(NamedTuple):
@@ -68,35 +76,23 @@ class WorstFrame:
 
 
 def worst_frames(
-    judged: Sequence[Judged], folder: Path, log_times_ns: Sequence[int]
+    judged: Iterable[Judged], folder: Path, log_times_ns: Sequence[int]
 ) -> tuple[WorstFrame, ...]:
     """Choose the worst frames of a drive, kind after kind, at most `PER_KIND` of each.
 
-    A frame is chosen once, and of an object that is seen the same way within one second only the
+    A moment is chosen once, and of an object that is seen the same way within one second only the
     worst frame.
 
     Args:
-        judged: The results that found their truth.
+        judged: The results that found their truth; gone through twice.
         folder: The folder of the replay.
         log_times_ns: When each frame of its `results.jsonl` was recorded.
     """
-    missed = [
-        WorstFrame(
-            "unknown" if one.truth == UNKNOWN else "wrong",
-            one.topic,
-            one.stamp_ns,
-            one.truth,
-            one.predicted,
-            round(one.probability, 6),
-        )
-        for one in judged
-        if one.truth != one.predicted
-    ]
     results, dropped = folder / "results.jsonl", folder / "dropped.jsonl"
     chosen: list[WorstFrame] = []
     for candidates in (
-        (frame for frame in missed if frame.kind == "wrong"),
-        (frame for frame in missed if frame.kind == "unknown"),
+        _missed(judged, "wrong"),
+        _missed(judged, "unknown"),
         _objects(results),
         _dropped(dropped),
     ):
@@ -107,16 +103,21 @@ def worst_frames(
 def _complete(
     chosen: Sequence[WorstFrame], results: Path, log_times_ns: Sequence[int]
 ) -> Iterator[WorstFrame]:
-    """Add what is needed to draw the frames."""
-    wanted = {(frame.topic, frame.stamp_ns) for frame in chosen}
-    found: dict[tuple[str, int], tuple[int, tuple[SeenRegion, ...]]] = {}
+    """Add the topic, and what is needed to draw the frames."""
+    wanted = {_Seen(frame.stamp_ns, frame.class_index, frame.probability) for frame in chosen}
+    found: dict[_Seen, tuple[str, int, tuple[SeenRegion, ...]]] = {}
     for result, log_time_ns in zip(_lines(results), log_times_ns, strict=True):
-        key = result["topic"], result["stamp_ns"]
-        if key in wanted:
-            found.setdefault(key, (log_time_ns, seen_regions(result["regions"])))
+        for region in result["regions"]:
+            key = _Seen(result["stamp_ns"], region["class_index"], region["probability"])
+            if key in wanted and key not in found:
+                found[key] = result["topic"], log_time_ns, seen_regions(result["regions"])
     for frame in chosen:
-        at = found.get((frame.topic, frame.stamp_ns)) if frame.kind != "dropped" else None
-        yield frame if at is None else replace(frame, log_time_ns=at[0], regions=at[1])
+        key = _Seen(frame.stamp_ns, frame.class_index, frame.probability)
+        if frame.kind != "dropped":
+            topic, log_time_ns, regions = found[key]
+            yield replace(frame, topic=topic, log_time_ns=log_time_ns, regions=regions)
+        else:
+            yield frame
 
 
 def seen_regions(regions: Sequence[Mapping[str, Any]]) -> tuple[SeenRegion, ...]:
@@ -131,15 +132,20 @@ def seen_regions(regions: Sequence[Mapping[str, Any]]) -> tuple[SeenRegion, ...]
     )
 
 
+def classes_seen(folder: Path) -> Counter[int]:
+    """Return the number of objects by class of the frame, of a replay's folder."""
+    results = _lines(folder / "results.jsonl")
+    return Counter(region["class_index"] for one in results for region in one["regions"])
+
+
 def _choose(ranked: Iterable[WorstFrame], taken: Sequence[WorstFrame]) -> list[WorstFrame]:
-    frames = {(frame.topic, frame.stamp_ns) for frame in taken}
+    stamps = {frame.stamp_ns for frame in taken}
     chosen: list[WorstFrame] = []
     for frame in ranked:
         if len(chosen) == PER_KIND:
             break
-        if (frame.topic, frame.stamp_ns) in frames or any(_alike(frame, one) for one in chosen):
-            continue
-        chosen.append(frame)
+        if frame.stamp_ns not in stamps and not any(_alike(frame, one) for one in chosen):
+            chosen.append(frame)
     return chosen
 
 
@@ -153,6 +159,19 @@ def _alike(one: WorstFrame, other: WorstFrame) -> bool:
 
 def _rank(frame: WorstFrame) -> tuple[float, int, str]:
     return frame.rank
+
+
+def _missed(judged: Iterable[Judged], kind: Kind) -> Iterator[WorstFrame]:
+    for one in judged:
+        if one.truth != one.predicted and (one.truth == UNKNOWN) == (kind == "unknown"):
+            yield WorstFrame(
+                kind,
+                "",  # which `_complete` finds
+                one.stamp_ns,
+                one.truth,
+                one.predicted,
+                round(one.probability, DIGITS),
+            )
 
 
 def _objects(results: Path) -> Iterator[WorstFrame]:

@@ -19,7 +19,7 @@ def region(class_index, probability):
         "box": [0.0, 0.0, 4.0, 4.0],
         "label": str(class_index),
         "class_index": class_index,
-        "probability": probability,
+        "probability": round(probability, 6),
     }
 
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 
 def judged(stamp, truth, predicted, probability):
-    return Judged("cam", stamp, truth, predicted, predicted, probability)
+    return Judged(stamp, truth, predicted, predicted, probability)
 
 
 def chosen(frames, kind):
@@ -89,7 +89,7 @@ OBJECTS = st.lists(
 
 @given(OBJECTS)
 def test_few_are_chosen_none_twice_and_none_worse_of_an_alike_object_is_left(folder, objects):
-    results = [(stamp, seen, round(probability, 6)) for stamp, seen, probability, _ in objects]
+    results = [(stamp, seen, probability) for stamp, seen, probability, _ in objects]
     truth = [judged(stamp, true, seen, probability) for stamp, seen, probability, true in objects]
     frames = worst_frames(truth, folder(results), range(len(objects)))
     assert len({frame.stamp_ns for frame in frames}) == len(frames)
