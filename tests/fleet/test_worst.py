@@ -75,9 +75,9 @@ def test_a_frame_has_what_it_takes_to_draw_it(folder):
 
 
 def test_of_an_object_seen_alike_within_a_second_only_the_worst_frame_is_shown(folder):
-    results = [(n * SECOND // 10, 1, 0.5 - n / 128) for n in range(10)]
+    results = [(n * SECOND // 10, 1, 0.5 - n / 100) for n in range(10)]
     frames = worst_frames([], folder(results), range(10))
-    assert chosen(frames, "unsure") == [(9 * SECOND // 10, 0.5 - 9 / 128)]
+    assert chosen(frames, "unsure") == [(9 * SECOND // 10, 0.41)]
 
 
 OBJECTS = st.lists(
