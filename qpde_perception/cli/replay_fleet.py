@@ -18,7 +18,7 @@ from qpde_perception.fleet.folder import FleetFolder, fleet_folder
 from qpde_perception.fleet.planning import plan_drives
 from qpde_perception.fleet.running import ray_workers, run_here
 from qpde_perception.fleet.worker import DriveOutcome, FleetSetup
-from qpde_perception.reports.fleet_report import drive_row, why
+from qpde_perception.reports.fleet_report import why
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -140,6 +140,8 @@ def _warn(folder: FleetFolder, document: Mapping[str, Any], timings: Mapping[str
     for row in document["drives"]:
         if row["status"] == "failed":
             warn(f"{row['name']}: failed: {row['error']}")
+        for loss in row.get("losses", ()):
+            warn(f"{row['name']}: {loss}")
     for cause, names in document["drift"].items():
         warn(f"{cause}: {', '.join(names)}")
     if strangers := folder.strangers():
@@ -151,21 +153,16 @@ def _table(document: Mapping[str, Any], timings: Mapping[str, Any], out: Path) -
     table = Table(title=f"{document['model']} on {', '.join(document['engines']) or 'no engine'}")
     table.add_column("drive", overflow="fold")
     table.add_column("what to know", overflow="fold")
-    for name in ("frames", "published", "dropped", "objects", "accuracy"):
+    for name in ("frames", "published", "dropped", "accuracy"):
         table.add_column(name, justify="right", no_wrap=True)
     drives = document["drives"]
-    shown = drives if len(drives) <= _MOST_ROWS else [row for row in drives if _notable(row)]
+    shown = drives if len(drives) <= _MOST_ROWS else [row for row in drives if _to_know(row)]
     for row in shown[:_MOST_ROWS]:
-        table.add_row(*drive_row(row))
+        table.add_row(row["name"], _to_know(row), *(_counts(row) if "received" in row else ()))
     if more := len(drives) - len(shown[:_MOST_ROWS]):
         table.add_row(f"{more} more", "in fleet.html")
     table.add_section()
-    table.add_row(
-        *(f"{totals['replayed']} of {totals['drives']}", ""),
-        *(f"{totals[name]}" for name in ("received", "published")),
-        *(f"{sum(totals['dropped'].values())}", f"{totals['objects']}"),
-        "" if totals["accuracy"] is None else f"{totals['accuracy']:.1%}",
-    )
+    table.add_row(f"{totals['replayed']} of {totals['drives']}", "", *_counts(totals))
     lines = [
         f"worst: {frame['drive']} at {frame['stamp_ns']} ns: {why(frame)}"
         for frame in document["worst"][:_WORST_SHOWN]
@@ -180,5 +177,18 @@ def _table(document: Mapping[str, Any], timings: Mapping[str, Any], out: Path) -
     return table
 
 
-def _notable(row: Mapping[str, Any]) -> bool:
-    return row["status"] != "replayed" or bool(row["losses"] or row["drift"]["verdicts"])
+def _counts(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{row['received']}",
+        f"{row['published']}",
+        f"{sum(row['dropped'].values())}",
+        "" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
+    )
+
+
+def _to_know(row: Mapping[str, Any]) -> str:
+    """Return what is notable of a drive in a few words: warnings tell the rest."""
+    if row["status"] != "replayed":
+        return str(row["status"])
+    causes = dict.fromkeys(verdict["cause"] for verdict in row["drift"]["verdicts"])
+    return ", ".join((*causes, *(["not all readable"] if row["losses"] else [])))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qpde_perception.fleet.worker import DriveWork, FleetSetup
 
-RETRIES = 3
+RETRIES = 2
 """How often a drive is begun again after its worker was killed."""
 _DEADLY = (
     "its worker died {} times; the system's log tells whether memory ran out, and to replay this "

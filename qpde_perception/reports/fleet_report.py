@@ -50,7 +50,7 @@ def fleet_html(
         section(
             "Drives",
             "Each has its own report, in the folder drives/ beside this page.",
-            table(_HEAD, [drive_row(row) for row in document["drives"]]),
+            table(_HEAD, [_row(row) for row in document["drives"]]),
         ),
     ]
     if document["totals"]["known_objects"]:
@@ -71,7 +71,7 @@ def fleet_html(
 _HEAD = ("drive", "what to know", "frames", "published", "dropped", "objects", "accuracy")
 
 
-def drive_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a drive as people read it: the cells of a table.
 
     These are: name, what to know, frames, published, dropped, objects, accuracy.
