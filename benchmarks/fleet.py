@@ -1,7 +1,7 @@
 """What a fleet gains on this machine: workers of Ray against one process, and what Ray costs.
 
-In turns, each time into a new folder: `qpde replay DRIVES --fleet --workers 0`, then with
-`--workers N`, one thread each. The drives are the shipped one under many names. Beside the
+In turns, each time into a new folder: `qpde replay DRIVES --fleet --workers 0`, the same held to one
+processor, then with `--workers N`; one thread for the engine everywhere. The drives are the shipped one under many names. Beside the
 throughput: the start of Ray and of a worker, and what Ray adds to each drive of a worker that runs.
 
     python benchmarks/fleet.py                     # two workers, 16 drives, 5 rounds: six minutes
@@ -37,13 +37,14 @@ ENGINE = "onnxruntime"
 _COSTS = 6  # drives; more tell no more
 
 
-def called(drives: Path, out: Path, workers: int) -> dict[str, float]:
+def called(drives: Path, out: Path, workers: int, *, held: bool = False) -> dict[str, float]:
     """Run the command, and return its frames, and its seconds as it and we measure them."""
+    hold = ["taskset", "--cpu-list", "0"] if held else []
     started = time.perf_counter()
     command = [sys.executable, "-m", "qpde_perception.cli.main", "replay", str(drives), "--fleet"]
     options = ["--workers", str(workers), "--engine", ENGINE, "--out", str(out), "--json"]
     done = subprocess.run(  # noqa: S603  (ourselves)
-        [*command, *options], check=True, capture_output=True, text=True
+        [*hold, *command, *options], check=True, capture_output=True, text=True
     )
     document = json.loads(done.stdout)
     return {
@@ -75,13 +76,16 @@ def measured(drives: Path, folder: Path, workers: int, rounds: int) -> list[dict
     found = []
     for number in range(rounds):
         one = called(drives, folder / f"{number}_one", 0)
+        held = called(drives, folder / f"{number}_held", 0, held=True)
         many = called(drives, folder / f"{number}_many", workers)
         costs = ray_costs(drives, folder / f"{number}_costs")
         found.append(
             {
                 "one_fps": one["frames"] / one["replaying_s"],
+                "held_fps": held["frames"] / held["replaying_s"],
                 "many_fps": many["frames"] / many["replaying_s"],
                 "ratio": one["replaying_s"] / many["replaying_s"],
+                "held_ratio": held["replaying_s"] / many["replaying_s"],
                 "whole_ratio": one["whole_s"] / many["whole_s"],
                 "starting_s": many["starting_s"],
                 **costs,
@@ -92,9 +96,11 @@ def measured(drives: Path, folder: Path, workers: int, rounds: int) -> list[dict
 
 NAMES = {
     "one_fps": "frames a second, one process",
+    "held_fps": "frames a second, one process held to one processor",
     "many_fps": "frames a second, workers of Ray",
     "ratio": "throughput, times that of one process",
-    "whole_ratio": "the same, of the whole command",
+    "held_ratio": "throughput, times that of one process held to one processor",
+    "whole_ratio": "times that of one process, of the whole command",
     "starting_s": "start of Ray, s",
     "worker_s": "first worker: from its order to its first drive, s",
     "between_ms": "Ray's share of each further drive, ms",
