@@ -1,8 +1,9 @@
 """What a fleet gains on this machine: workers of Ray against one process, and what Ray costs.
 
-In turns, each time into a new folder: `qpde replay DRIVES --fleet --workers 0`, the same held to one
-processor, then with `--workers N`; one thread for the engine everywhere. The drives are the shipped one under many names. Beside the
-throughput: the start of Ray and of a worker, and what Ray adds to each drive of a worker that runs.
+In turns, each time into a new folder: `qpde replay DRIVES --fleet --workers 0`, the same held to
+one processor, then with `--workers N`; one thread for the engine everywhere. The drives are the
+shipped one under many names. Beside the throughput: the start of Ray and of a worker, and what Ray
+adds to each drive of a worker that runs.
 
     python benchmarks/fleet.py                     # two workers, 16 drives, 5 rounds: six minutes
     python benchmarks/fleet.py --workers 8 --drives 64 --json fleet_benchmark.json
