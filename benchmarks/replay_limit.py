@@ -40,11 +40,11 @@ from rich.table import Table
 
 from qpde_perception.bags import McapWriter, open_drive
 from qpde_perception.bags.cameras import cameras_of
-from qpde_perception.bags.drift import DriveWatch
 from qpde_perception.bags.messages import camera_frame, regions_of
 from qpde_perception.bundles import find_model, load_bundle
-from qpde_perception.cli.replay import _Job, _Wish
+from qpde_perception.cli.interrupting import Wish
 from qpde_perception.engines import Engine, open_engine
+from qpde_perception.fleet.job import ReplayJob, ReplayOptions
 from qpde_perception.perception import Classifier, NoFilter
 
 if TYPE_CHECKING:
@@ -183,16 +183,15 @@ def remember(args: argparse.Namespace) -> dict[str, Any]:
     bundle = load_bundle(find_model(args.model))
     with open_drive(args.drive) as recorded:
         drive, part = endless_drive(recorded, args.frame_kib * 1024)
-    wish, process, marks = _Wish(), psutil.Process(), []
+    wish, process, marks = Wish(), psutil.Process(), []
     with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
-        job = _Job(
+        job = ReplayJob(
             drive=drive,
             cameras=cameras_of(drive.topics),
             bundle=bundle,
             engine=open_engine(bundle, args.engine, threads=args.threads),
-            filter_name="exponential",
+            options=ReplayOptions(),
             out=Path(folder),
-            watch=DriveWatch(bundle, share=0.1),
         )
         done = False
 
@@ -211,7 +210,7 @@ def remember(args: argparse.Namespace) -> dict[str, Any]:
         thread = Thread(target=look)
         thread.start()
         try:
-            job.run(0.0, None, wish)
+            job.run(stopped=lambda: wish.requested, advanced=lambda: None)
         finally:
             done = True
             thread.join()

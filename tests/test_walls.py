@@ -21,6 +21,10 @@ FLOORS: dict[str, set[str]] = {
     "bags": {"frames", "engines", "bundles", "perception", "monitoring", "drift"},
     "profiling": {"frames", "engines", "bundles", "perception", "monitoring"},
     "reports": {"frames", "engines", "bundles", "perception", "monitoring", "profiling"},
+    "fleet": {
+        *("frames", "engines", "bundles", "perception", "monitoring", "drift", "bags"),
+        "reports",
+    },
     "learning": {"frames", "bundles"},
     "compiling": {"frames", "engines", "bundles", "learning"},
     "assessment": {
@@ -30,7 +34,7 @@ FLOORS: dict[str, set[str]] = {
 }
 VEHICLE = (
     *("frames", "engines", "bundles", "perception", "monitoring", "drift"),
-    *("bags", "profiling", "reports"),
+    *("bags", "profiling", "reports", "fleet"),
 )
 TORCH_ENGINE = "engines/torch_tensorrt.py"
 SOURCES = sorted(PACKAGE.rglob("*.py"))

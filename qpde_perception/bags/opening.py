@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _STORAGE = tuple(
     f"{kind}{packed}" for kind in (".mcap", ".db3") for packed in ("", ".zstd", ".lz4")
 )
+RECORDINGS = (*_STORAGE[::3], ".bag", *(name for name in _STORAGE if name.count(".") > 1))
+"""How the names of recordings end: the plain ones first."""
 _LISTED = re.compile(
     r"^\s*-\s*['\"]?([^'\"\n]+?\.(?:mcap|db3)(?:\.(?:zstd|lz4))?)['\"]?\s*$", re.MULTILINE
 )
@@ -86,6 +88,22 @@ def is_recording(path: Path) -> bool:
     """
     head = _head(path)
     return any(head.startswith(kind.magic) for kind in _KINDS)
+
+
+def is_drive_folder(folder: Path) -> bool:
+    """Tell whether a folder is one rosbag2 drive, and not a folder of drives.
+
+    A recorder that was killed leaves no metadata.yaml; its files bear the folder's name and count.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    metadata = folder / "metadata.yaml"
+    if metadata.is_file():
+        return "rosbag2_bagfile_information" in metadata.read_text("utf-8", "replace")
+    counted = re.compile(re.escape(folder.name) + r"_\d+\.")
+    stored = [each.name for each in folder.iterdir() if each.name.endswith(_STORAGE)]
+    return bool(stored) and all(counted.match(name) for name in stored)
 
 
 def _open_folder(path: Path, stack: ExitStack) -> Opened:

@@ -11,6 +11,7 @@ from qpde_perception.bags.errors import BagError
 from qpde_perception.bags.replay import Dropped, Published
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -28,12 +29,17 @@ FILES = (
     "summary.json",
     "report.html",
 )
-# Enough for any probability or pixel, and short of what differs between machines.
-_DIGITS = 6
+DIGITS = 6
+"""Enough for any probability or pixel, and short of what differs between machines."""
 
 
-def claim_folder(folder: Path) -> None:
+def claim_folder(folder: Path, marker: str = MARKER, files: Sequence[str] = FILES) -> None:
     """Make the folder, or empty it of an earlier replay's files.
+
+    Args:
+        folder: The folder.
+        marker: Name of the file that tells what made it.
+        files: The files that are removed.
 
     Raises:
         BagError: If it holds files and was not made by a replay.
@@ -43,12 +49,13 @@ def claim_folder(folder: Path) -> None:
         msg = f"{folder}: is a file; name a new folder with --out"
         raise BagError(msg)
     folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / MARKER
-    if not marker.exists() and any(folder.iterdir()):
-        msg = f"{folder}: holds files and was not made by a replay; name a new folder with --out"
+    made = folder / marker
+    if not made.exists() and any(folder.iterdir()):
+        maker = marker.rpartition("_")[2]
+        msg = f"{folder}: holds files and was not made by a {maker}; name a new folder with --out"
         raise BagError(msg)
-    marker.touch()
-    for name in FILES:
+    made.touch()
+    for name in files:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -130,13 +137,13 @@ def _result(topic: str, perception: Perception) -> dict[str, Any]:
 
 def _region(region: RegionResult) -> dict[str, Any]:
     return {
-        "box": None if region.box is None else [round(side, _DIGITS) for side in region.box],
+        "box": None if region.box is None else [round(side, DIGITS) for side in region.box],
         "track_id": region.track_id,
         "class_index": region.class_index,
         "label": region.label,
-        "probability": round(region.probability, _DIGITS),
+        "probability": round(region.probability, DIGITS),
         "filtered_class_index": region.filtered_class_index,
-        "filtered_probability": round(region.filtered_probability, _DIGITS),
+        "filtered_probability": round(region.filtered_probability, DIGITS),
     }
 
 

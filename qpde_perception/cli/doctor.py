@@ -12,12 +12,15 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from qpde_perception.cli.frame import Json, emit, package_version
+from qpde_perception.cli.frame import Json, emit
 from qpde_perception.engines import ENGINES, engine_status
 from qpde_perception.engines.platforms import platform_of
+from qpde_perception.version import package_version
 
 _ROS_REMEDY = 'source a ROS 2 installation, or: pip install -e ".[ros]"'
 _TORCH_REMEDY = 'needed to train, compile and certify: pip install -e ".[learning]"'
+_RAY_REMEDY = 'needed for fleets on several workers: pip install -e ".[fleet]"'
+_PARTS = (("ros", _ROS_REMEDY), ("torch", _TORCH_REMEDY), ("ray", _RAY_REMEDY))
 
 
 def command(as_json: Json = False) -> None:
@@ -31,6 +34,7 @@ def command(as_json: Json = False) -> None:
         "engines": engines,
         "ros": _ros(),
         "torch": _version("torch"),
+        "ray": _version("ray"),
         "python": platform.python_version(),
         "package": package_version(),
     }
@@ -64,7 +68,7 @@ def _table(payload: dict[str, Any]) -> Table:
     for engine in payload["engines"]:
         state = "works" if engine["works"] else "does not work"
         table.add_row(f"engine {engine['name']}", state, engine["version"], engine["remedy"])
-    for name, remedy in (("ros", _ROS_REMEDY), ("torch", _TORCH_REMEDY)):
+    for name, remedy in _PARTS:
         found = payload[name]
         table.add_row(name, *(("installed", found, "") if found else ("missing", "", remedy)))
     return table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -70,14 +69,6 @@ def emit(
 def json_text(payload: Mapping[str, Any], indent: int | None = None) -> str:
     """Return a JSON object; a number that JSON does not have is a fault of ours and raises."""
     return json.dumps(payload, allow_nan=False, indent=indent)
-
-
-def package_version() -> str:
-    """Return the version of this package, or `not installed` in a bare checkout."""
-    try:
-        return version("qpde_perception")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def warn(message: str) -> None:

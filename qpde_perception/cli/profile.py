@@ -13,7 +13,7 @@ from rich.table import Table
 from qpde_perception.bags.results import write_text
 from qpde_perception.bundles import find_model, load_bundle
 from qpde_perception.cli.errors import CommandError
-from qpde_perception.cli.frame import Json, emit, json_text, package_version, progress, warn
+from qpde_perception.cli.frame import Json, emit, json_text, progress, warn
 from qpde_perception.cli.nodes import played_camera
 from qpde_perception.cli.profile_ros import (
     FIXED_RATES_HZ,
@@ -34,6 +34,7 @@ from qpde_perception.profiling import (
     read_profile,
 )
 from qpde_perception.reports.profile_report import profile_html
+from qpde_perception.version import package_version
 
 if TYPE_CHECKING:
     from qpde_perception.profiling import Comparison, Profile, Row

@@ -21,7 +21,7 @@ from qpde_perception.bags import camera_frame, open_drive
 from qpde_perception.bags.messages import regions_of
 from qpde_perception.bundles import find_model, load_bundle
 from qpde_perception.cli.errors import CommandError
-from qpde_perception.cli.frame import package_version, progress, warn
+from qpde_perception.cli.frame import progress, warn
 from qpde_perception.cli.nodes import demand_ros
 from qpde_perception.cli.ros_bench import RosBench
 from qpde_perception.engines import engine_status, engines_for
@@ -34,6 +34,7 @@ from qpde_perception.profiling.sampling import sampled
 from qpde_perception.profiling.schema import RosSettings
 from qpde_perception.profiling.throughput import PLAYER_SHARE, Search, peak_rate
 from qpde_perception.profiling.trials import BASIC, LATENCY, NODE, basic_metrics
+from qpde_perception.version import package_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

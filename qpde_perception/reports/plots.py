@@ -145,6 +145,31 @@ def confusion_plot(confusion: Counter[tuple[int, int]], labels: Sequence[str]) -
     return svg(figure)
 
 
+def drives_plot(names: Sequence[str], rights: Sequence[int], objects: Sequence[int]) -> bytes:
+    """Plot the accuracy of each drive with its 95 % interval (Wilson, 1927), and that of all.
+
+    Args:
+        names: Names of the drives.
+        rights: Objects of each drive whose class is right.
+        objects: Objects of each drive, at least one.
+    """
+    right, count = np.asarray(rights, float), np.asarray(objects, float)
+    share, z = right / count, 1.96
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = np.maximum(share - middle + reach, 0), np.maximum(middle + reach - share, 0)
+    figure = new_figure(9.0, 1.2 + 0.24 * len(names))
+    axes = figure.subplots()
+    rows = np.arange(len(names))
+    axes.errorbar(100 * share, rows, xerr=100 * np.array([low, high]), fmt="o", color=BLUE, ms=4)
+    axes.axvline(100 * right.sum() / count.sum(), color=_INK, linestyle="--", linewidth=1.0)
+    axes.set_yticks(rows, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel("objects whose class is right, % (dashed: of all drives)")
+    tidy(axes)
+    return svg(figure)
+
+
 def training_plot(metrics: Sequence[Mapping[str, Any]]) -> bytes:
     """Plot loss and validation accuracy against the epoch.
 
@@ -187,6 +212,10 @@ def tidy(*panels: Axes) -> None:
 
 def svg(figure: Figure) -> bytes:
     """Return a figure as an SVG document."""
+    from matplotlib import rc_context  # noqa: PLC0415  (see new_figure)
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    # Without salt of its own, matplotlib names the parts of equal plots differently every time.
+    with rc_context({"svg.hashsalt": "qpde"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()

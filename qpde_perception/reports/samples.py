@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from qpde_perception.frames import FrameError, decode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from qpde_perception.frames import CameraFrame, Picture
@@ -27,6 +29,22 @@ _TO_BGR = {
 }
 _GREEN = (80, 220, 60)
 _BLACK = (0, 0, 0)
+
+
+class Seen(Protocol):
+    """What is drawn of a region."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """x_min, y_min, x_max, y_max in pixels of the frame; None for the whole frame."""
+
+    @property
+    def label(self) -> str:
+        """What the model says."""
+
+    @property
+    def probability(self) -> float:
+        """Its probability, between 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +87,22 @@ class SampleFrames:
             # A JPEG that lacks its last rows may pass at the scale that the network needs, and
             # show its fault at the one that is drawn here.
             with suppress(FrameError):
-                self.samples.append(_draw(frame, perception, caption))
+                seen = (f"{one.label} {one.probability:.0%}" for one in perception.regions)
+                jpeg = draw_frame(frame, perception.regions)
+                self.samples.append(Sample(f"{caption}: {', '.join(seen)}", jpeg))
 
 
-def _draw(frame: CameraFrame, perception: Perception, caption: str) -> Sample:
+def draw_frame(frame: CameraFrame, regions: Sequence[Seen]) -> bytes:
+    """Return a frame with its results drawn in, as JPEG.
+
+    Raises:
+        FrameError: If it cannot be decoded.
+    """
     picture = decode(frame, minimum=(LONG_SIDE, LONG_SIDE))
     canvas = _canvas(picture)
     scale = canvas.shape[1] / picture.width
-    seen = []
-    for region in perception.regions:
+    for region in regions:
         text = f"{region.label} {region.probability:.0%}"
-        seen.append(text)
         corner = (0, 0)
         if region.box is not None:
             # A detector's box may reach far beyond the frame; OpenCV counts in 32 bits.
@@ -89,8 +112,7 @@ def _draw(frame: CameraFrame, perception: Perception, caption: str) -> Sample:
             cv2.rectangle(canvas, (x_min, y_min), (x_max, y_max), _GREEN, 2)
             corner = (x_min, y_min)
         _write(canvas, text, corner)
-    jpeg = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-    return Sample(caption=f"{caption}: {', '.join(seen)}", jpeg=jpeg)
+    return cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
 def _canvas(picture: Picture) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from qpde_perception.bags import McapWriter, open_drive
 from qpde_perception.bags.results import FILES, MARKER
-from qpde_perception.cli import replay as replay_verb
+from qpde_perception.fleet import job as replay_job
 
 CAMERA = "/camera/front/image/compressed"
 
@@ -379,14 +379,14 @@ def test_an_interrupted_replay_leaves_everything_valid(number, command, long_dri
 def test_ctrl_c_while_the_report_is_written_waits_until_it_is(
     qpde, short_drive, tmp_path, monkeypatch
 ):
-    written = replay_verb.write_text
+    written = replay_job.write_text
 
     def interrupted(path, text):
         signal.raise_signal(signal.SIGINT)
         written(path, text)
-        monkeypatch.setattr(replay_verb, "write_text", written)
+        monkeypatch.setattr(replay_job, "write_text", written)
 
-    monkeypatch.setattr(replay_verb, "write_text", interrupted)
+    monkeypatch.setattr(replay_job, "write_text", interrupted)
     call = qpde("replay", short_drive, "--out", tmp_path, "--json")
     assert call.code == 0
     assert json.loads((tmp_path / "summary.json").read_text()) == call.document

@@ -1,0 +1,1 @@
+"""Many drives: one drive's replay, many on Ray, and their results put together."""
