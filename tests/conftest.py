@@ -24,6 +24,14 @@ TINY = "symmetric_mobilenet_v2_tiny"
 FLAVOURS = ("symmetric", "twin", "ordinary")
 
 
+def pytest_collection_modifyitems(items):
+    """Keep a file's tests in one process, for what they share, and all nodes in one, for time."""
+    for item in items:
+        name = item.path.relative_to(ROOT / "tests").as_posix()
+        nodes = name.startswith("ros2_nodes/") or "_ros" in name
+        item.add_marker(pytest.mark.xdist_group("nodes" if nodes else name))
+
+
 def noise_images(count, size, seed):
     """Pictures of soft blobs under noise of every strength, uint8 (n, size, size, 3)."""
     rng = np.random.default_rng(seed)
