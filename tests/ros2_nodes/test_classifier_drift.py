@@ -268,7 +268,8 @@ def test_an_engine_of_another_scale_is_named_by_its_noise_though_golden_frames_a
     again = lambda: int(drift_of(rig)["golden_checks"]) >= 2  # noqa: E731
     show_until(camera, ordinary_pictures, again, "golden frames again")
     assert drift_of(rig)["golden_identical"] == "True"
-    assert "quantization drift, engine changed: The squared distance" in rig.process.output
+    logged = "quantization drift, engine changed: The squared distance"
+    show_until(camera, ordinary_pictures, lambda: logged in rig.process.output, "the log's line")
     assert rig.state() == "active"
     rig.finish()
 
