@@ -102,23 +102,23 @@ def _run(
     folder: FleetFolder, setup: FleetSetup, asked: FleetOptions
 ) -> tuple[list[DriveOutcome], dict[str, Any], bool]:
     """Replay what is not finished; return what became of it, what was measured, and the wish."""
-    todo = folder.unfinished()
+    waiting = folder.unfinished()
     outcomes: list[DriveOutcome] = []
     begun = started = time.perf_counter()
     workers = 0
     with ExitStack() as stack:
         run = run_here
-        if asked.workers != 0 and todo:
+        if asked.workers != 0 and waiting:
             threads = max(1, setup.threads)
-            count = None if asked.workers is None else min(asked.workers, len(todo))
+            count = None if asked.workers is None else min(asked.workers, len(waiting))
             ray = stack.enter_context(ray_workers(count, threads, asked.address))
             run, workers = ray.run, ray.count
             started = time.perf_counter()
         wish = stack.enter_context(interruptible())
         bar = stack.enter_context(progress())
-        done = len(folder.works) - len(todo)
+        done = len(folder.works) - len(waiting)
         task = bar.add_task("drives", total=len(folder.works), completed=done)
-        for outcome in run(setup, todo, lambda: wish.requested):
+        for outcome in run(setup, waiting, lambda: wish.requested):
             outcomes.append(outcome)
             if outcome.deaths and not outcome.error:
                 warn(f"{outcome.name}: {outcome.deaths} workers died over it; it was begun again")

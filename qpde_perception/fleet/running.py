@@ -84,12 +84,12 @@ class RayWorkers:
             works: The drives.
             stopped: Asked a few times a second; once true, what is under way is killed.
         """
-        todo = deque(works)
+        waiting = deque(works)
         deaths: Counter[str] = Counter()
         running: dict[Any, DriveWork] = {}
-        while (todo or running) and not stopped():
-            while todo and len(running) < self.count:
-                work = todo.popleft()
+        while (waiting or running) and not stopped():
+            while waiting and len(running) < self.count:
+                work = waiting.popleft()
                 running[self._task.remote(setup, work)] = work
             done, _ = self._ray.wait(list(running), timeout=_POLL_S)
             for reference in done:
@@ -100,7 +100,7 @@ class RayWorkers:
                     continue
                 deaths[work.name] += 1
                 if deaths[work.name] <= RETRIES:
-                    todo.appendleft(work)
+                    waiting.appendleft(work)
                 else:
                     yield _failed(work, _DEADLY.format(deaths[work.name]), deaths[work.name])
         for reference in running:
