@@ -85,26 +85,35 @@ def test_a_monitor_without_a_classifier_says_nothing(monitor, listener):
     assert process.poll() is None
 
 
-def test_frames_are_sent_at_the_rate_each_with_its_boxes_under_one_stamp(
-    start_node, listener, tmp_path
-):
+@pytest.fixture
+def send(start_node, tmp_path):
+    """Send frames of the sample drive at a rate; returns the player and the stamps that it sent."""
+
+    def run(rate_hz, count):
+        player = start_node(
+            PLAYER,
+            drive=SAMPLE,
+            topics=HEARD,
+            wait_for_subscribers=HEARD,
+            restamp="now",
+            frame_rate_hz=rate_hz,
+            frame_count=count,
+            sent_file=tmp_path / "sent.json",
+        )
+        assert player.wait() == 0, player.output
+        return player, json.loads((tmp_path / "sent.json").read_text())
+
+    return run
+
+
+def test_frames_are_sent_at_the_rate_each_with_its_boxes_under_one_stamp(send, listener):
     images = listener.collect(IMAGE, CompressedImage, EVERYTHING)
     boxes = listener.collect(REGIONS, Detection2DArray, EVERYTHING)
-    player = start_node(
-        PLAYER,
-        drive=SAMPLE,
-        topics=HEARD,
-        wait_for_subscribers=HEARD,
-        restamp="now",
-        frame_rate_hz=100.0,
-        frame_count=150,
-        sent_file=tmp_path / "sent.json",
-    )
-    assert player.wait() == 0, player.output
+    player, sent = send(rate_hz=100.0, count=150)
     stamps = [stamp_of(message) for _, message in images]
     assert len(stamps) == len(set(stamps)) == 150  # more than are kept: it began again
     assert stamps == [stamp_of(message) for _, message in boxes]
-    assert stamps == json.loads((tmp_path / "sent.json").read_text())
+    assert stamps == sent
     assert stamps[-1] - stamps[0] == pytest.approx(149 * 10_000_000, abs=1e8)
     assert all(
         0 <= sent_ns - stamp < 10**8 for (sent_ns, _), stamp in zip(images, stamps, strict=True)
@@ -125,7 +134,7 @@ def test_a_rate_needs_exactly_one_camera_and_no_clock(start_node):
 
 
 def test_what_the_node_publishes_of_too_many_frames_is_what_the_monitor_hears(
-    classifier, monitor, start_node, listener, tmp_path
+    classifier, monitor, send, listener
 ):
     rig = classifier(
         f"~/input/image:={IMAGE.removesuffix('/compressed')}",
@@ -137,20 +146,9 @@ def test_what_the_node_publishes_of_too_many_frames_is_what_the_monitor_hears(
     )
     process = monitor(f"{rig.name}/output/detections", "detections")
     listener.wait_until(lambda: process.heard == ["ready\n"], "the classifier", rig.process)
-    player = start_node(
-        PLAYER,
-        drive=SAMPLE,
-        topics=HEARD,
-        wait_for_subscribers=HEARD,
-        restamp="now",
-        frame_rate_hz=2000.0,
-        frame_count=400,
-        sent_file=tmp_path / "sent.json",
-    )
-    assert player.wait() == 0, player.output
+    _, sent = send(rate_hz=2000.0, count=400)
     accounts = rig.wait_accounts()
     listener.wait_until(lambda: len(process.heard) - 1 == accounts["published"], "the last answers")
-    sent = json.loads((tmp_path / "sent.json").read_text())
     answered = {int(line.split()[0]) for line in process.heard[1:]}
     assert len(sent) == 400
     assert answered < set(sent)  # some were lost
