@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
+from mean_colour import MeanColourEngine, bundle
 
 from qpde_perception.bags import McapWriter, open_drive
 from qpde_perception.bags.cameras import cameras_of
 from qpde_perception.bags.definitions import typestore
 from qpde_perception.bags.messages import detections, header_of
 from qpde_perception.bags.replay import Dropped, Published, replay
-from qpde_perception.bundles import Bundle, Manifest
-from qpde_perception.engines import EngineError
-from qpde_perception.frames import InputSpec, Regions
+from qpde_perception.frames import Regions
 from qpde_perception.monitoring import Accounting
 from qpde_perception.perception import Classifier, ExponentialFilter
 
@@ -24,45 +21,6 @@ TOPIC = "/camera/front/image/compressed"
 REGIONS = "/camera/front/regions"
 TRUTH = "/camera/front/ground_truth"
 BOX = (4.0, 4.0, 24.0, 24.0)
-
-
-class MeanColourEngine:
-    """One matrix product: the logits are the mean red, green and blue, 0 to 10."""
-
-    name = "mean-colour"
-    version = "1"
-
-    def __init__(self, refused=None, error=EngineError):
-        self.refused, self.error = refused, error
-        self.batches = []
-
-    def infer(self, batch):
-        self.batches.append(len(batch))
-        logits = (batch.mean(axis=(1, 2)) / 25.5).astype(np.float32)
-        if self.refused is not None and self.refused in logits.argmax(axis=1):
-            msg = "mean-colour: a colour that it does not like"
-            raise self.error(msg)
-        return logits
-
-    def close(self):
-        pass
-
-
-def bundle():
-    manifest = Manifest(
-        format_version=1,
-        name="colours",
-        task="colour of a region",
-        network="mean",
-        parameters=9,
-        weight_bits=8,
-        activation_bits=8,
-        input=InputSpec(height=8, width=8),
-        labels=("red", "green", "blue"),
-        engines=("mean-colour",),
-        files={},
-    )
-    return Bundle(path=Path("colours"), manifest=manifest, contents={})
 
 
 def classifier(engine=None):

@@ -170,7 +170,7 @@ def test_outcomes_and_counts_are_those_of_one_frame_at_a_time(
         parts = parts_of(drive, engine, lambda batch, _: seen.append(batch.tolist()))
         assert course(replay(drive, parts, accounting, limits=limits), accounting) == expected
     assert seen == expected_seen
-    assert max(engine.batches, default=0) <= max(limits.batch, 4)
+    assert max(map(len, engine.batches), default=0) <= max(limits.batch, 4)
     assert accounting.balanced
     assert accounting.totals.received == len(expected) == len(events) + 2
 
@@ -250,7 +250,7 @@ def test_frames_are_inferred_together_and_no_batch_is_larger_than_wanted(tmp_pat
     with open_drive(red_drive(tmp_path / "drive.mcap", 100)) as drive:
         parts = parts_of(drive, engine)
         list(replay(drive, parts, Accounting(), limits=replace(DEFAULT_LIMITS, batch=16)))
-    assert engine.batches == [16, 16, 16, 16, 16, 16, 4]
+    assert list(map(len, engine.batches)) == [16, 16, 16, 16, 16, 16, 4]
 
 
 def test_of_a_batch_only_the_frame_that_the_engine_fails_on_is_lost(tmp_path):
@@ -262,7 +262,7 @@ def test_of_a_batch_only_the_frame_that_the_engine_fails_on_is_lost(tmp_path):
     assert lost == [7]
     assert outcomes[7].reason is DropReason.ENGINE_DOWN
     assert outcomes[7].fault == "mean-colour: a colour that it does not like"
-    assert engine.batches == [32] + [1] * 32
+    assert list(map(len, engine.batches)) == [32] + [1] * 32
 
 
 def test_what_nobody_expected_of_an_engine_is_raised_after_the_frames_before(tmp_path):

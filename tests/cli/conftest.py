@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from call import Call
 
 from qpde_perception.bags import McapWriter
 from qpde_perception.bags.definitions import typestore
@@ -20,19 +19,6 @@ from qpde_perception.cli.main import run
 ROOT = Path(__file__).parents[2]
 START_NS = 1_600_000_000_000_000_000
 CAMERA = "/camera/front/image/compressed"
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a call of the command gave."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self):
-        return json.loads(self.out)
 
 
 @pytest.fixture

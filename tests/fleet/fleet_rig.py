@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
+from call import Call
 
 from qpde_perception.bags import McapWriter, open_drive
 from qpde_perception.cli.main import run
@@ -35,19 +34,6 @@ def cut(path, start_s, duration_s, *, truth=True, damage=False):
                 damage = False
             writer.write(recorded.topic, recorded.message, recorded.log_time_ns)
     return path
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a call of the command gave."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self):
-        return json.loads(self.out)
 
 
 def here(*arguments):

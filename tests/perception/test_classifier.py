@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mean_colour import MeanColourEngine, bundle
 from numpy.testing import assert_allclose
 
-from qpde_perception.bundles import Bundle, Manifest
 from qpde_perception.engines import EngineError
-from qpde_perception.frames import CameraFrame, FrameError, InputSpec, Regions
+from qpde_perception.frames import CameraFrame, FrameError, Regions
 from qpde_perception.perception import (
     Classifier,
     ExponentialFilter,
@@ -25,40 +24,6 @@ from qpde_perception.perception import (
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 STAGES = {"decode", "prepare", "infer", "postprocess", "total"}
 SECOND_NS = 1_000_000_000
-
-
-class MeanColourEngine:
-    """One matrix product: the logits are the mean red, green and blue, 0 to 10."""
-
-    name = "mean-colour"
-    version = "1"
-
-    def __init__(self):
-        self.batches = []
-
-    def infer(self, batch):
-        self.batches.append(batch)
-        return (batch.mean(axis=(1, 2)) / 25.5).astype(np.float32)
-
-    def close(self):
-        pass
-
-
-def bundle(labels=tuple(COLOURS)):
-    manifest = Manifest(
-        format_version=1,
-        name="colours",
-        task="colour of a region",
-        network="mean",
-        parameters=9,
-        weight_bits=8,
-        activation_bits=8,
-        input=InputSpec(height=8, width=8),
-        labels=labels,
-        engines=("mean-colour",),
-        files={},
-    )
-    return Bundle(path=Path("colours"), manifest=manifest, contents={})
 
 
 def flag():
