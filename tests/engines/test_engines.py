@@ -112,6 +112,8 @@ older.close()
 del older
 younger.close()
 del younger
+# A shell's background job inherits that the signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt:
