@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from qpde_perception.bags.errors import BagError
@@ -31,6 +31,8 @@ FILES = (
 )
 DIGITS = 6
 """Enough for any probability or pixel, and short of what differs between machines."""
+
+_LINES_TOGETHER = 64
 
 
 def claim_folder(folder: Path, marker: str = MARKER, files: Sequence[str] = FILES) -> None:
@@ -74,6 +76,9 @@ class ResultFiles:
         self._results = _LineFile(folder / "results.jsonl")
         self._dropped = _LineFile(folder / "dropped.jsonl")
         self._timings = _LineFile(folder / "timings.csv")
+        self._files = ExitStack()
+        for file in (self._results, self._dropped, self._timings):
+            self._files.callback(file.close)
         self._timings.write(",".join(("stamp_ns", "topic", *(f"{name}_ms" for name in STAGES))))
 
     def __enter__(self) -> Self:
@@ -85,8 +90,8 @@ class ResultFiles:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in (self._results, self._dropped, self._timings):
-            file.close()
+        with nullcontext() if error is None else suppress(OSError):
+            self._files.close()
 
     @property
     def results_sha256(self) -> str:
@@ -156,14 +161,18 @@ def _named(error: OSError, path: Path) -> OSError:
 
 
 class _LineFile:
-    """A text file of whole lines: one that does not fit on the disk is taken back."""
+    """A text file of whole lines: one that does not fit on the disk is taken back.
+
+    Lines are written some together, as each write lets the other threads of a replay go first; a
+    process that is killed outright loses the last ones.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Unbuffered: what was written is in the file, even if the process is killed.
         self._file = path.open("wb", buffering=0)
         self._size = 0
         self._hash = hashlib.sha256()
+        self._waiting: list[bytes] = []
 
     @property
     def sha256(self) -> str:
@@ -171,16 +180,25 @@ class _LineFile:
 
     def write(self, line: str) -> None:
         content = f"{line}\n".encode()
-        rest = memoryview(content)
-        try:
-            while rest:
-                # A nearly full disk takes a part first and fails then.
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self._file.truncate(self._size)
-            raise _named(error, self._path) from None
-        self._size += len(content)
         self._hash.update(content)
+        self._waiting.append(content)
+        if len(self._waiting) >= _LINES_TOGETHER:
+            self._flush()
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._flush()
+        finally:
+            self._file.close()
+
+    def _flush(self) -> None:
+        content, self._waiting = b"".join(self._waiting), []
+        written = 0
+        try:
+            while written < len(content):
+                # A nearly full disk takes a part first and fails then.
+                written += self._file.write(memoryview(content)[written:])
+        except OSError as error:
+            self._file.truncate(self._size + content.rfind(b"\n", 0, written) + 1)
+            raise _named(error, self._path) from None
+        self._size += written

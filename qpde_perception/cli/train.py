@@ -11,6 +11,7 @@ import typer
 from qpde_perception.cli.data import read
 from qpde_perception.cli.frame import Json, emit, notes, progress
 from qpde_perception.frames import InputSpec
+from qpde_perception.learning.distillation import TAUGHT_SHARE
 from qpde_perception.learning.networks import CONFIGS, deployed_parameters
 from qpde_perception.learning.signs import REGION_MARGIN
 from qpde_perception.learning.training import METRICS, TrainingConfig, train
@@ -40,6 +41,10 @@ Start = Annotated[
     Path | None,
     typer.Option(help="Weights to begin with: float_weights.safetensors of another run."),
 ]
+Teacher = Annotated[
+    Path | None,
+    typer.Option(help="Finished run of a more accurate network, whose probabilities are learned."),
+]
 
 
 def command(
@@ -56,6 +61,7 @@ def command(
     device: Device = "cpu",
     workers: Workers = 1,
     start: Start = None,
+    teacher: Teacher = None,
     as_json: Json = False,
 ) -> None:
     """Train a network: float epochs first, then with 8-bit quantization in the loop.
@@ -70,6 +76,7 @@ def command(
         batch=batch,
         learning_rate=learning_rate,
         seed=seed,
+        distillation=0.0 if teacher is None else TAUGHT_SHARE,
         compiled=compiled,
     )
     signs = read(data)
@@ -77,7 +84,17 @@ def command(
     spec = InputSpec(height=size, width=size, region_margin=REGION_MARGIN)
     with progress() as bar:
         bars = _Bars(bar, config.epochs)
-        trained = train(config, signs, spec, out, bars, device=device, workers=workers, start=start)
+        trained = train(
+            config,
+            signs,
+            spec,
+            out,
+            bars,
+            device=device,
+            workers=workers,
+            start=start,
+            teacher=teacher,
+        )
     lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
     metrics = [json.loads(line) for line in lines]
     plot = out / "training.svg"

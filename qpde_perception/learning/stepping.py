@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from qpde_perception.learning.distillation import Teacher
+
 WARM_UP = 3
 """Steps before a capture: libraries choose and allocate what they need."""
 
@@ -50,6 +52,8 @@ class EagerStep:
         smoothing: float,
         half: bool,
         noise_penalty: float = 0.0,
+        teacher: Teacher | None = None,
+        taught_share: float = 0.0,
     ) -> None:
         """Prepare.
 
@@ -59,10 +63,13 @@ class EagerStep:
             smoothing: Probability mass spread over the other classes.
             half: Compute in bfloat16 where that is safe.
             noise_penalty: Weight of the predicted variance of the logits' differences in the loss.
+            teacher: Whose probabilities are learned as well.
+            taught_share: Share of the loss that is the distance to the teacher, in [0, 1].
         """
         self.network, self._run = network, run
         self._smoothing, self._half = smoothing, half
         self._noise_penalty = noise_penalty
+        self._teacher, self._taught_share = teacher, taught_share
 
     def __call__(self, pixels: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, and leave its gradients in the parameters."""
@@ -73,6 +80,8 @@ class EagerStep:
         with torch.autocast(kind, torch.bfloat16, enabled=self._half, cache_enabled=kind == "cpu"):
             logits, variance = self._answers(pixels)
         loss = sign_loss(logits, targets, self._smoothing)
+        if self._teacher is not None:
+            loss = torch.lerp(loss, self._teacher.loss(logits, pixels), self._taught_share)
         if variance is not None:
             loss = loss + self._noise_penalty * variance.mean()
         loss.backward()  # type: ignore[no-untyped-call]

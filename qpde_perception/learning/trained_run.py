@@ -36,6 +36,7 @@ class TrainedRun:
         recipe: The recipe, as plain values.
         begun_with: The recipe of the run whose float weights it began with; None where it began
             with none, or with some of unknown origin.
+        taught_by: The recipe of the run whose network taught it; None where there was no teacher.
     """
 
     network: DeployableMobileNetV2
@@ -44,6 +45,7 @@ class TrainedRun:
     labels: tuple[str, ...]
     recipe: dict[str, Any]
     begun_with: dict[str, Any] | None
+    taught_by: dict[str, Any] | None
 
 
 def load_run(folder: Path) -> TrainedRun:
@@ -67,8 +69,8 @@ def load_run(folder: Path) -> TrainedRun:
         raise LearningError(msg) from None
     set_active(network, active=True)
     network.eval()
-    begun_with = document.get("begun_with")
-    return TrainedRun(network, recipe["network"], spec, labels, recipe, begun_with)
+    begun_with, taught_by = document.get("begun_with"), document.get("taught_by")
+    return TrainedRun(network, recipe["network"], spec, labels, recipe, begun_with, taught_by)
 
 
 def load_float_network(run: TrainedRun, folder: Path) -> DeployableMobileNetV2 | None:
@@ -122,6 +124,7 @@ def save_run(
     spec: InputSpec,
     *,
     start: Path | None,
+    teacher: Path | None,
 ) -> None:
     """Write what `load_run` reads.
 
@@ -132,11 +135,13 @@ def save_run(
         names: Class names.
         spec: The network's input.
         start: Float weights that the run began with, if any.
+        teacher: Folder of the run whose network taught, if any.
     """
     save_weights(network, folder / WEIGHTS)
     document = {
         "training": recipe,
-        "begun_with": None if start is None else _recipe_beside(start),
+        "begun_with": None if start is None else _recipe_in(start.parent),
+        "taught_by": None if teacher is None else _recipe_in(teacher),
         "network": network.config.as_dict(),
         "labels": list(names),
         "input": spec.model_dump(),
@@ -144,9 +149,9 @@ def save_run(
     (folder / RECIPE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def _recipe_beside(weights: Path) -> dict[str, Any] | None:
+def _recipe_in(folder: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads((weights.parent / RECIPE).read_text(encoding="utf-8"))
+        document = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         return dict(document["training"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # weights without a history can be begun with too

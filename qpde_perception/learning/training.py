@@ -14,6 +14,7 @@ import torch
 
 from qpde_perception.frames import keep_memory
 from qpde_perception.learning.batches import BatchFeeder, BatchSource
+from qpde_perception.learning.distillation import load_teacher
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import DeployableMobileNetV2, build_network
 from qpde_perception.learning.quantizers import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qpde_perception.frames import InputSpec
+    from qpde_perception.learning.distillation import Teacher
     from qpde_perception.learning.signs import SignSet
 
 CHECKPOINT = "checkpoint.pt"
@@ -66,6 +68,8 @@ class TrainingConfig:
         label_smoothing: Probability mass spread over the other classes.
         noise_penalty: Weight, in the loss, of the variance that rounding the activations is
             predicted to give the differences of the logits (PAPER: section 7c).
+        distillation: Share of the loss that is the distance to a teacher's probabilities, in
+            [0, 1]; the classes of the images have the rest.
         seed: Of weights, order and augmentation.
         bfloat16: Run the float epochs in bfloat16 where the processor does.
         compiled: Fuse the quantized epochs with `torch.compile`: on a CPU the whole network (wants
@@ -82,6 +86,7 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.02
     noise_penalty: float = 0.0
+    distillation: float = 0.0
     seed: int = 1
     bfloat16: bool = True
     compiled: bool = False
@@ -120,6 +125,7 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     start: Path | None = None,
+    teacher: Path | None = None,
 ) -> DeployableMobileNetV2:
     """Train a network, or go on where an interrupted run stopped.
 
@@ -133,6 +139,8 @@ def train(
         device: Where to compute: `cpu` or `cuda`.
         workers: Processes that prepare batches; their number does not change what is learned.
         start: Float weights of an earlier run to begin with, of the same shape.
+        teacher: Folder of a finished run whose network teaches; `distillation` is above 0 if and
+            only if there is one.
 
     Returns:
         The trained network, on its grid, on the CPU; its probabilities at the temperature under
@@ -140,8 +148,8 @@ def train(
 
     Raises:
         LearningError: If the folder holds a run with another recipe or a damaged checkpoint, there
-            are fewer images than one batch, the device is missing, `start` does not fit, or the
-            loss is no longer a number.
+            are fewer images than one batch, the device is missing, `start` or `teacher` does not
+            fit, or the loss is no longer a number.
     """
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         msg = f"no device {device!r} on this machine; use cpu"
@@ -150,15 +158,27 @@ def train(
     if len(pupils) < config.batch:
         msg = f"{len(pupils)} images to learn from are fewer than one batch of {config.batch}"
         raise LearningError(msg)
+    if (teacher is None) != (config.distillation == 0.0):
+        msg = f"a share of distillation of {config.distillation} does not go with {teacher=}"
+        raise LearningError(msg)
+    taught = None if teacher is None else load_teacher(teacher, signs.names, spec)
     folder.mkdir(parents=True, exist_ok=True)
     source = BatchSource(pupils, spec, config.batch, config.seed)
     keep_memory()
     torch.backends.cudnn.benchmark = device == "cuda"
     with BatchFeeder(source, workers) as feeder:
         network = _train(
-            config, feeder, watched, spec, folder, watcher=watcher, device=device, start=start
+            config,
+            feeder,
+            watched,
+            spec,
+            folder,
+            watcher=watcher,
+            device=device,
+            start=start,
+            teacher=taught,
         )
-    save_run(folder, asdict(config), network, signs.names, spec, start=start)
+    save_run(folder, asdict(config), network, signs.names, spec, start=start, teacher=teacher)
     return network
 
 
@@ -172,12 +192,15 @@ def _train(
     watcher: Watcher,
     device: str,
     start: Path | None,
+    teacher: Teacher | None,
 ) -> DeployableMobileNetV2:
     torch.manual_seed(config.seed)
     network = build_network(config.network)
     if start is not None:
         begin_with(network, start)
     network.to(device, memory_format=LAYOUT)  # type: ignore[call-overload]
+    if teacher is not None:
+        teacher.network.to(device, memory_format=LAYOUT)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     first = _resume(folder, config, network, optimizer)
     pictures = prepared_pixels(watched, spec)
@@ -190,7 +213,7 @@ def _train(
         set_active(network, active=quantized)
         _freeze(network, frozen=epoch >= config.first_frozen)
         if step is None or epoch in (config.float_epochs, config.first_frozen):
-            step = _step_of(network, config, quantized=quantized)
+            step = _step_of(network, config, teacher, quantized=quantized)
         loss = _train_epoch(step, optimizer, feeder, config, epoch=epoch, watcher=watcher)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
@@ -231,7 +254,11 @@ def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def _step_of(
-    network: DeployableMobileNetV2, config: TrainingConfig, *, quantized: bool
+    network: DeployableMobileNetV2,
+    config: TrainingConfig,
+    teacher: Teacher | None,
+    *,
+    quantized: bool,
 ) -> EagerStep | GraphedStep:
     on_cpu = _device_of(network).type == "cpu"
     run: Callable[[torch.Tensor], torch.Tensor] = network
@@ -252,6 +279,8 @@ def _step_of(
         smoothing=config.label_smoothing,
         half=config.bfloat16 and not quantized,
         noise_penalty=config.noise_penalty,
+        teacher=teacher,
+        taught_share=config.distillation,
     )
     return step if on_cpu else GraphedStep(step)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from qpde_perception.engines.errors import EngineError
 from qpde_perception.frames import FrameError, decode, frame_size, minimum_size, prepare
-from qpde_perception.perception.scores import softmax
+from qpde_perception.perception.scores import leading, softmax
 from qpde_perception.perception.values import Perception, RegionResult
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Classifier:
             RegionResult(
                 box=box,
                 track_id=track_id,
-                class_index=(best := int(seen.argmax())),
+                class_index=(best := leading(seen)),
                 label=self._labels[best],
                 probability=float(seen[best]),
                 filtered_class_index=(chosen := int(held)),

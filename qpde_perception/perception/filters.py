@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from qpde_perception.perception.scores import leading
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -66,7 +68,8 @@ class NoFilter:
         probabilities: NDArray[np.float64],
     ) -> Filtered:
         """Return the probabilities as they are."""
-        return Filtered(probabilities, probabilities.argmax(1))
+        classes = np.array([leading(each) for each in probabilities], np.int64)
+        return Filtered(probabilities, classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ class _TrackingFilter(ABC):
         self, track: _Track | None, stamp_ns: int, probabilities: NDArray[np.float64]
     ) -> _Track:
         if track is None or stamp_ns - track.stamp_ns > self._reset_after_ns:
-            return _Track(stamp_ns, probabilities.copy(), int(probabilities.argmax()))
+            return _Track(stamp_ns, probabilities.copy(), leading(probabilities))
         return self._next(track, stamp_ns, probabilities)
 
     def _forget(self, stamp_ns: int) -> None:
@@ -174,7 +177,7 @@ class ExponentialFilter(_TrackingFilter):
     def _next(self, track: _Track, stamp_ns: int, seen: NDArray[np.float64]) -> _Track:
         kept = math.exp(-(stamp_ns - track.stamp_ns) / self._time_constant_ns)
         average = kept * track.probabilities + (1.0 - kept) * seen
-        return _Track(stamp_ns, average, int(average.argmax()))
+        return _Track(stamp_ns, average, leading(average))
 
 
 class HysteresisFilter(_TrackingFilter):
@@ -200,7 +203,7 @@ class HysteresisFilter(_TrackingFilter):
         self._hold_ns = hold_s * _NS_PER_S
 
     def _next(self, track: _Track, stamp_ns: int, seen: NDArray[np.float64]) -> _Track:
-        leader = int(seen.argmax())
+        leader = leading(seen)
         fresh = _Track(stamp_ns, seen.copy(), track.chosen)
         if leader == track.chosen:
             return fresh

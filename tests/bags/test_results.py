@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import resource
 import signal
@@ -105,6 +106,26 @@ def test_timings_have_one_row_a_frame_with_the_stages_that_ran(tmp_path):
     assert row == '5,"/camera/front/image",,,,,1.5000'
 
 
+def test_the_hash_is_that_of_the_whole_file_before_it_is_closed(tmp_path):
+    with ResultFiles(tmp_path) as files:
+        for stamp in range(100):
+            files.add(published(stamp))
+        promised = files.results_sha256
+    content = (tmp_path / "results.jsonl").read_bytes()
+    assert content.count(b"\n") == 100
+    assert promised == hashlib.sha256(content).hexdigest()
+
+
+def test_a_long_replay_is_in_its_file_while_it_goes_on(tmp_path):
+    with ResultFiles(tmp_path) as files:
+        for stamp in range(1000):
+            files.add(published(stamp))
+        content = (tmp_path / "results.jsonl").read_text()
+    stamps = [json.loads(line)["stamp_ns"] for line in content.splitlines()]
+    assert stamps == list(range(len(stamps)))
+    assert len(stamps) > 900
+
+
 FULL_DISK = """
 import sys
 from pathlib import Path
@@ -132,7 +153,7 @@ def test_on_a_full_disk_the_file_ends_with_a_whole_line_and_the_error_names_it(t
     )
     assert done.stdout.split() == [str(errno.EFBIG), str(tmp_path / "results.jsonl")]
     content = (tmp_path / "results.jsonl").read_text()
-    assert 4000 < len(content) <= 5000
+    assert 4000 < len(content) <= 5000  # as much as fits, though lines are written together
     assert content.endswith("\n")
     stamps = [json.loads(line)["stamp_ns"] for line in content.splitlines()]
     assert stamps == list(range(len(stamps)))

@@ -34,3 +34,9 @@ def test_a_common_offset_changes_nothing(logits, offset):
 def test_huge_logits_do_not_overflow():
     logits = np.array([[3e38, -3e38, 0.0]], np.float32)
     assert_array_equal(softmax(logits), [[1.0, 0.0, 0.0]])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
+def test_the_leading_class_is_that_of_the_largest_probability_the_first_of_equal_ones(values):
+    assert leading(np.array(values)) == np.argmax(values)
+    assert leading(np.array([*values, max(values)])) == np.argmax(values)
