@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from qpde_perception.perception import softmax
+from qpde_perception.perception.scores import leading, softmax
 
 LOGITS = hnp.arrays(
     np.float32,
