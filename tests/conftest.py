@@ -53,9 +53,9 @@ def make_network():
     """Make networks with random weights whose normalisations and clippings have seen data."""
     import torch
 
+    from qpde_perception.learning.layers import PositiveBatchNorm
     from qpde_perception.learning.networks import build_network
     from qpde_perception.learning.quantizers import ActivationQuantizer, set_active
-    from qpde_perception.learning.symmetric import PositiveBatchNorm
 
     def make(name=TINY, seed=0):
         torch.manual_seed(seed)

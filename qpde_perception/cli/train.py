@@ -11,10 +11,11 @@ import typer
 from qpde_perception.cli.data import read
 from qpde_perception.cli.frame import Json, emit, notes, progress
 from qpde_perception.frames import InputSpec
+from qpde_perception.learning.checkpoints import METRICS
 from qpde_perception.learning.distillation import TAUGHT_SHARE
 from qpde_perception.learning.networks import CONFIGS, deployed_parameters
 from qpde_perception.learning.signs import REGION_MARGIN
-from qpde_perception.learning.training import METRICS, TrainingConfig, train
+from qpde_perception.learning.training import TrainingConfig, train
 from qpde_perception.reports.plots import training_plot
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ country's roads, which are not in the sample drive.
 ## Training
 
 Data: German Traffic Sign Recognition Benchmark (Stallkamp et al., Neural Networks 32, 2012),
-official training set without `val`. {_begun_with(trained)}Recipe: {recipe["float_epochs"]} epochs
+official training set without `val`. {_history(trained)}Recipe: {recipe["float_epochs"]} epochs
 in floating point, {recipe["quantized_epochs"]} with quantization in the loop, the last
 {recipe["frozen_epochs"]} with the normalisations as deployed; SGD with momentum 0.9, peak learning
 rate {recipe["learning_rate"]}, cosine decay, weight decay {recipe["weight_decay"]}, batch
@@ -94,14 +94,20 @@ divided by the temperature under which `val` is likeliest.
 """
 
 
-def _begun_with(trained: TrainedRun) -> str:
-    earlier = trained.begun_with
-    if earlier is None:
-        return ""
-    return (
-        f"Begun with the float network of an earlier run: {earlier['float_epochs']} epochs, peak\n"
-        f"learning rate {earlier['learning_rate']}, seed {earlier['seed']}. "
-    )
+def _history(trained: TrainedRun) -> str:
+    said = ""
+    if earlier := trained.begun_with:
+        said += (
+            "Begun with the float network of an earlier run: "
+            f"{earlier['float_epochs']} epochs, peak\n"
+            f"learning rate {earlier['learning_rate']}, seed {earlier['seed']}. "
+        )
+    if teacher := trained.taught_by:
+        said += (
+            f"Taught by {teacher['network']} (seed {teacher['seed']}): its probabilities have\n"
+            f"{trained.recipe['distillation']:.0%} of the loss. "
+        )
+    return said
 
 
 def _bits(manifest: Manifest) -> str:

@@ -19,17 +19,18 @@ from qpde_perception.compiling.specification import (
     Smooth,
     Specification,
 )
+from qpde_perception.learning.layers import PooledHead, Requantization
 from qpde_perception.learning.networks import PIXEL_SPREAD
 from qpde_perception.learning.ordinary import InvertedResidual
 from qpde_perception.learning.quantizers import WeightQuantizer
-from qpde_perception.learning.symmetric import PooledHead, Requantization
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from qpde_perception.learning.layers import PositiveBatchNorm, QuantizedConv
     from qpde_perception.learning.networks import DeployableMobileNetV2, Stage
     from qpde_perception.learning.quantizers import ActivationQuantizer
-    from qpde_perception.learning.symmetric import PositiveBatchNorm, QuantizedConv, ResidualStep
+    from qpde_perception.learning.symmetric import ResidualStep
 
     Array = NDArray[Any]
 

@@ -11,14 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the field's name)
 
 from qpde_perception.learning.errors import LearningError
+from qpde_perception.learning.layers import PooledHead, QuantizedConv
 from qpde_perception.learning.ordinary import InvertedResidual
 from qpde_perception.learning.quantizers import ActivationQuantizer
-from qpde_perception.learning.symmetric import (
-    PooledHead,
-    QuantizedConv,
-    StepLimit,
-    SymmetricBlock,
-)
+from qpde_perception.learning.symmetric import StepLimit, SymmetricBlock
 from qpde_perception.learning.total_variation import SmoothingConfig, TotalVariationStep
 from qpde_perception.learning.twin import TwinBlock
 

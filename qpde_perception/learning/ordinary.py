@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  (the field's name)
 
+from qpde_perception.learning.layers import QuantizedConv, add_on_grid
 from qpde_perception.learning.quantizers import ActivationQuantizer
-from qpde_perception.learning.symmetric import QuantizedConv, add_on_grid
 
 if TYPE_CHECKING:
     from torch import Tensor

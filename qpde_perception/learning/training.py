@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,8 +13,10 @@ import torch
 
 from qpde_perception.frames import keep_memory
 from qpde_perception.learning.batches import BatchFeeder, BatchSource
+from qpde_perception.learning.checkpoints import METRICS, resume, save_checkpoint
 from qpde_perception.learning.distillation import load_teacher
 from qpde_perception.learning.errors import LearningError
+from qpde_perception.learning.layers import PositiveBatchNorm
 from qpde_perception.learning.networks import DeployableMobileNetV2, build_network
 from qpde_perception.learning.quantizers import (
     ActivationQuantizer,
@@ -25,7 +26,6 @@ from qpde_perception.learning.quantizers import (
 )
 from qpde_perception.learning.signs import prepared_pixels
 from qpde_perception.learning.stepping import EagerStep, GraphedStep
-from qpde_perception.learning.symmetric import PositiveBatchNorm
 from qpde_perception.learning.temperature import fit_temperature
 from qpde_perception.learning.trained_run import (
     FLOAT_WEIGHTS,
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from qpde_perception.learning.distillation import Teacher
     from qpde_perception.learning.signs import SignSet
 
-CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
 CALIBRATION_BATCHES = 20
 LAYOUT = torch.channels_last
 """Memory layout of a batch."""
@@ -202,7 +200,7 @@ def _train(
     if teacher is not None:
         teacher.network.to(device, memory_format=LAYOUT)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
-    first = _resume(folder, config, network, optimizer)
+    first = resume(folder, config, network, optimizer)
     pictures = prepared_pixels(watched, spec)
     step = None
     for epoch in range(first, config.epochs):
@@ -225,7 +223,7 @@ def _train(
         }
         with (folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
-        _save_checkpoint(folder, config, network, optimizer, epoch + 1)
+        save_checkpoint(folder, config, network, optimizer, epoch + 1)
         watcher.epoch(metrics)
     set_active(network, active=True)
     # Of the logits alone: the class with the largest one stays the same.
@@ -367,54 +365,3 @@ def _freeze(network: torch.nn.Module, *, frozen: bool) -> None:
     for part in network.modules():
         if isinstance(part, PositiveBatchNorm):
             part.frozen = frozen
-
-
-def _save_checkpoint(
-    folder: Path,
-    config: TrainingConfig,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-) -> None:
-    state = {
-        "config": asdict(config),
-        "epoch": epoch,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    unfinished = folder / f"{CHECKPOINT}.new"
-    torch.save(state, unfinished)
-    unfinished.replace(folder / CHECKPOINT)
-
-
-def _resume(
-    folder: Path,
-    config: TrainingConfig,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        (folder / METRICS).unlink(missing_ok=True)
-        return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if TrainingConfig(**state["config"]) == config:
-            network.load_state_dict(state["network"])
-            optimizer.load_state_dict(state["optimizer"])
-            epoch = int(state["epoch"])
-            _forget_after(epoch, folder)
-            return epoch
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, TypeError):
-        msg = f"{path}: is damaged or of another version; use another folder or remove it"
-        raise LearningError(msg) from None
-    msg = f"{path}: belongs to a run with another recipe; use another folder or remove it"
-    raise LearningError(msg)
-
-
-def _forget_after(epoch: int, folder: Path) -> None:
-    """Drop the figures of an epoch that was killed before its checkpoint."""
-    path = folder / METRICS
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(lines[:epoch]), encoding="utf-8")

@@ -124,12 +124,12 @@ def test_packed_bundle_is_found_on_its_shelf(bundle, monkeypatch):
     assert bundle.path in list_models()
 
 
-def run_of(manifest, begun_with=None):
+def run_of(manifest, begun_with=None, taught_by=None):
     """Return a run of the default recipe; a card tells nothing of its weights."""
     network = DeployableMobileNetV2(CONFIGS["symmetric_mobilenet_v2_tiny"])
-    recipe = asdict(TrainingConfig())
+    recipe = asdict(TrainingConfig(distillation=0.8 if taught_by else 0.0))
     return TrainedRun(
-        network, manifest.network, manifest.input, manifest.labels, recipe, begun_with
+        network, manifest.network, manifest.input, manifest.labels, recipe, begun_with, taught_by
     )
 
 
@@ -154,3 +154,11 @@ def test_card_names_the_run_that_a_training_began_with(shipped_bundle):
     card = write_card(manifest, run_of(manifest, earlier), "symmetric")
     assert "an earlier run: 77 epochs, peak\nlearning rate 0.03, seed 5." in card
     assert "earlier run" not in write_card(manifest, run_of(manifest), "symmetric")
+
+
+def test_card_names_the_teacher(shipped_bundle):
+    manifest = shipped_bundle.manifest
+    teacher = asdict(TrainingConfig(network="ordinary_mobilenet_v2", seed=7))
+    card = write_card(manifest, run_of(manifest, taught_by=teacher), "symmetric")
+    assert "Taught by ordinary_mobilenet_v2 (seed 7): its probabilities have\n80% of the" in card
+    assert "Taught" not in write_card(manifest, run_of(manifest), "symmetric")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from qpde_perception.learning.layers import PositiveBatchNorm
 from qpde_perception.learning.ordinary import InvertedResidual
 from qpde_perception.learning.quantizers import ActivationQuantizer, set_active
-from qpde_perception.learning.symmetric import PositiveBatchNorm
 
 
 def block(inputs=3, channels=3, stride=1, seed=0):

@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from qpde_perception.learning.quantizers import ActivationQuantizer, set_active
-from qpde_perception.learning.symmetric import (
+from qpde_perception.learning.layers import (
     PooledHead,
     PositiveBatchNorm,
     QuantizedConv,
     Requantization,
-    StepLimit,
-    SymmetricBlock,
     add_on_grid,
 )
+from qpde_perception.learning.quantizers import ActivationQuantizer, set_active
+from qpde_perception.learning.symmetric import StepLimit, SymmetricBlock
 
 CHANNELS, EXPANSION, HEIGHT, WIDTH = 3, 2, 4, 5
 SIZE = CHANNELS * HEIGHT * WIDTH

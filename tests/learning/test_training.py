@@ -8,55 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from coloured_signs import CONFIG, SPEC, TINY, Watcher, coloured_signs
 from safetensors.torch import load_file, save_file
 
-from qpde_perception.frames import InputSpec
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import CONFIGS, build_network
 from qpde_perception.learning.quantizers import ActivationQuantizer
 from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_of_differences
-from qpde_perception.learning.signs import SignRecord, SignSet, prepared_pixels
+from qpde_perception.learning.signs import prepared_pixels
 from qpde_perception.learning.temperature import fit_temperature
 from qpde_perception.learning.trained_run import FLOAT_WEIGHTS, load_float_network, load_run
-from qpde_perception.learning.training import TrainingConfig, predict, train
-
-TINY = "symmetric_mobilenet_v2_tiny"
-SPEC = InputSpec(height=16, width=16)
-CONFIG = TrainingConfig(
-    network=TINY, float_epochs=3, quantized_epochs=2, frozen_epochs=1, batch=16, learning_rate=0.05
-)
-COLOURS = [(40, 40, 200), (40, 200, 40), (200, 40, 40), (200, 200, 40), (200, 40, 200)]
-
-
-def coloured_signs(per_class=40):
-    """Five classes of coloured squares of their own sizes, a quarter of each to watch."""
-    rng = np.random.default_rng(0)
-    chunks, records, offset = [], [], 0
-    for index in range(5 * per_class):
-        size = int(rng.integers(17, 24))
-        image = np.clip(rng.normal(COLOURS[index % 5], 30, (size, size, 3)), 0, 255)
-        split = "val" if index // 5 % 4 == 0 else "train"
-        records.append(SignRecord(offset, size, size, index % 5, f"t{index}", split))
-        chunks.append(image.astype(np.uint8).reshape(-1))
-        offset += image.size
-    return SignSet(np.concatenate(chunks), records, tuple("abcde"))
-
-
-class Watcher:
-    """Notes what it hears, and pulls the plug after a given epoch."""
-
-    def __init__(self, stop_after=None):
-        self.stop_after = stop_after
-        self.batches = []
-        self.epochs = []
-
-    def batch(self, epoch, done, total):
-        self.batches.append((epoch, done, total))
-
-    def epoch(self, metrics):
-        self.epochs.append(metrics)
-        if metrics["epoch"] == self.stop_after:
-            raise KeyboardInterrupt
+from qpde_perception.learning.training import predict, train
 
 
 @pytest.fixture(scope="module")
