@@ -17,47 +17,38 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rclpy.duration import Duration
-from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 
 from qpde_perception.bags import (
     BagError,
-    NewStamps,
     Playback,
     Prefetch,
     Tick,
     at_rate,
-    begins_with_header,
     first_frames,
     latched_before,
     open_drive,
-    restamped,
     stamp_in,
 )
 from qpde_perception.bags.messages import CAMERA_TYPES
 from ros2_nodes.declarations import Declaration, declare
-from ros2_nodes.message_types import InterfaceError, demand_layout, message_class
 from ros2_nodes.process import report, run, spinning
+from ros2_nodes.recorded_topics import RecordedTopics
 
 if TYPE_CHECKING:
     from rclpy.publisher import Publisher
 
-    from qpde_perception.bags import Offer, SerializedMessage, TopicInfo
+    from qpde_perception.bags import SerializedMessage, TopicInfo
 
 NAME = "bag_player"
-SENSOR_DATA = QoSProfile(depth=5)  # reliable and volatile, as REP-2003 publishes
 DECLARATIONS = (
     Declaration("drive", "", "The recording: a file, or the folder of a rosbag2."),
     Declaration(
@@ -113,13 +104,6 @@ DECLARATIONS = (
 # Messages read ahead: enough for a disk that stutters, few enough for large raw images.
 _AHEAD = 8
 _FRAMES = 100
-_LOOK_AGAIN_S = 0.02
-_LOOK_AGAIN = Duration(nanoseconds=20_000_000)
-# A subscriber finds the player a moment after the player has found it. What is sent in between
-# reaches it only when the middleware repeats it.
-_SETTLE_S = 0.3
-# The middleware asks whether all was received every three seconds.
-_RECEIVED_WITHIN_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,28 +143,33 @@ class BagPlayer(Node):
         if self._drive.log_time_at(settings.start_offset_s) > self._drive.end_ns:
             msg = f"parameter start_offset_s: the drive ends before {settings.start_offset_s} s"
             raise BagError(msg)
-        self._publishers_of: dict[str, Publisher[Any]] = {}
-        self._stamped: set[str] = set()
-        self._new_stamps = NewStamps()
-        self._sent: Counter[str] = Counter()
+        self._playback = Playback(
+            1.0 if settings.frame_rate_hz else settings.rate,
+            tick_hz=settings.clock_hz if settings.publish_clock else 0.0,
+            paused=settings.start_paused,
+        )
+        self._topics = RecordedTopics(
+            self,
+            self._drive,
+            restamp=settings.restamp == "now",
+            stopped=lambda: self._playback.stopped,
+        )
         self._clock_publisher: Publisher[Any] | None = None
         if settings.publish_clock:
             self._clock_publisher = self.create_publisher(Clock, "/clock", QoSProfile(depth=1))
         for topic in self._wanted():
-            self._advertise(topic)
-        if not self._publishers_of:
+            if topic.name == "/clock" and settings.publish_clock:
+                self.get_logger().warning("/clock of the drive is left out; publish_clock is on")
+            else:
+                self._topics.offer(topic)
+        if not self._topics.names:
             msg = f"{settings.drive}: there is nothing in it to play; see the warnings"
             raise BagError(msg)
-        for name in set(settings.wait_for_subscribers) - set(self._publishers_of):
+        for name in set(settings.wait_for_subscribers) - self._topics.names:
             msg = f"parameter wait_for_subscribers: {name} is not played"
             raise BagError(msg)
         self._camera = self._single_camera() if settings.frame_rate_hz else ""
         self._sent_stamps: list[int] = []
-        self._playback = Playback(
-            1.0 if self._camera else settings.rate,
-            tick_hz=settings.clock_hz if settings.publish_clock else 0.0,
-            paused=settings.start_paused,
-        )
         self.context.on_shutdown(self._playback.stop)
         self.create_service(SetBool, "~/pause", self._pause)
         self.create_service(Trigger, "~/step", self._step)
@@ -188,7 +177,7 @@ class BagPlayer(Node):
     def play(self) -> None:
         """Play until the end, or until ROS is shut down, and log what was sent."""
         try:
-            self._wait_for_subscribers()
+            self._topics.wait_for_subscribers(self._settings.wait_for_subscribers)
             if self._camera:
                 self._play_at_rate()
             else:
@@ -196,12 +185,12 @@ class BagPlayer(Node):
             while self._settings.loop and not self._camera and not self._playback.stopped:
                 self._play_once()
             if not self._playback.stopped:
-                self._wait_for_receipts()
+                self._topics.wait_for_receipts()
         finally:
             for line in self._drive.losses:
                 report(self, f"not readable: {line}", warning=True)
-            for topic in self._publishers_of:
-                report(self, f"sent {self._sent[topic]} on {topic}")
+            for topic in self._topics.names:
+                report(self, f"sent {self._topics.sent[topic]} on {topic}")
             self._drive.close()
 
     def _wanted(self) -> list[TopicInfo]:
@@ -211,68 +200,24 @@ class BagPlayer(Node):
             raise BagError(msg)
         return [there[name] for name in dict.fromkeys(self._settings.topics or there)]
 
-    def _advertise(self, topic: TopicInfo) -> None:
-        """Make the publisher of a topic, or warn that it cannot be played."""
-        if topic.name == "/clock" and self._clock_publisher is not None:
-            self.get_logger().warning("/clock of the recording is left out; publish_clock is on")
-            return
-        try:
-            layout = self._drive.layout(topic.name)
-            demand_layout(layout)
-            publisher = self.create_publisher(
-                message_class(topic.type),
-                topic.name,
-                _profile(topic.offer),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-        except (BagError, InterfaceError, NameValidationException) as error:
-            self.get_logger().warning(f"{topic.name} is left out: {error}")
-            return
-        self._publishers_of[topic.name] = publisher
-        if begins_with_header(layout, topic.type):
-            self._stamped.add(topic.name)
-
     def _single_camera(self) -> str:
         """Return the topic whose messages are sent at a rate."""
         if self._settings.publish_clock:
             msg = "parameter frame_rate_hz: the drive's time stands still; leave out publish_clock"
             raise BagError(msg)
         kinds = {topic.name: topic.type for topic in self._drive.topics}
-        cameras = [name for name in self._publishers_of if kinds[name] in CAMERA_TYPES]
+        cameras = [name for name in self._topics.names if kinds[name] in CAMERA_TYPES]
         if len(cameras) != 1:
             msg = f"parameter frame_rate_hz: name one camera in topics, not {len(cameras)}: "
             raise BagError(msg + (", ".join(cameras) or "none is played"))
         return cameras[0]
 
-    def _wait_for_subscribers(self) -> None:
-        waiting = list(self._settings.wait_for_subscribers)
-        for name in waiting:
-            self.get_logger().info(f"waiting for a subscriber of {name}")
-        while waiting and not self._playback.stopped:
-            time.sleep(_LOOK_AGAIN_S)
-            waiting = [
-                each for each in waiting if not self._publishers_of[each].get_subscription_count()
-            ]
-        if self._settings.wait_for_subscribers:
-            time.sleep(_SETTLE_S)
-
-    def _wait_for_receipts(self) -> None:
-        end = time.monotonic() + _RECEIVED_WITHIN_S
-        waiting = dict(self._publishers_of)
-        # In short turns: who asks it to end meanwhile need not wait.
-        while waiting and time.monotonic() < end and not self._playback.stopped:
-            for topic in list(waiting):
-                if waiting[topic].wait_for_all_acked(_LOOK_AGAIN):
-                    del waiting[topic]
-        for topic in waiting if not self._playback.stopped else ():
-            self.get_logger().warning(f"{topic}: a subscriber has not received everything")
-
     def _play_once(self) -> None:
         start_s = self._settings.start_offset_s
         start_ns = self._drive.log_time_at(start_s)
-        for latched in latched_before(self._drive, self._publishers_of, start_s):
+        for latched in latched_before(self._drive, self._topics.names, start_s):
             self._publish(latched)
-        messages = self._drive.serialized(self._publishers_of.keys(), start_s=start_s)
+        messages = self._drive.serialized(self._topics.names, start_s=start_s)
         with Prefetch(messages, _AHEAD) as ahead:
             for event in self._playback.play(ahead, start_ns):
                 if isinstance(event, Tick):
@@ -283,7 +228,7 @@ class BagPlayer(Node):
 
     def _play_at_rate(self) -> None:
         settings = self._settings
-        recorded = self._drive.serialized(self._stamped, start_s=settings.start_offset_s)
+        recorded = self._drive.serialized(self._topics.stamped, start_s=settings.start_offset_s)
         frames = first_frames(recorded, self._camera, _FRAMES)
         if not frames:
             msg = f"{settings.drive}: no image on {self._camera} can be read"
@@ -300,15 +245,9 @@ class BagPlayer(Node):
                 part.replace(settings.sent_file)  # who waits for it never sees half of it
 
     def _publish(self, message: SerializedMessage) -> None:
-        publisher = self._publishers_of[message.topic]
-        cdr = message.cdr
-        if self._settings.restamp == "now" and message.topic in self._stamped:
-            now_ns = self.get_clock().now().nanoseconds
-            cdr = restamped(cdr, self._new_stamps.stamp_ns(message.topic, stamp_in(cdr), now_ns))
-        publisher.publish(cdr)
+        sent = self._topics.publish(message)
         if message.topic == self._camera:
-            self._sent_stamps.append(stamp_in(cdr))
-        self._sent[message.topic] += 1
+            self._sent_stamps.append(stamp_in(sent))
 
     def _publish_clock(self, position_ns: int) -> None:
         if self._clock_publisher is not None:
@@ -327,17 +266,6 @@ class BagPlayer(Node):
         response.success = self._playback.step()
         response.message = "" if response.success else "not paused; call ~/pause first"
         return response
-
-
-def _profile(offer: Offer | None) -> QoSProfile:
-    if offer is None:
-        return SENSOR_DATA
-    reliability, durability = QoSReliabilityPolicy, QoSDurabilityPolicy
-    return QoSProfile(
-        depth=offer.depth,
-        reliability=reliability.RELIABLE if offer.reliable else reliability.BEST_EFFORT,
-        durability=durability.TRANSIENT_LOCAL if offer.latched else durability.VOLATILE,
-    )
 
 
 def _play() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ros2_nodes import bag_player_node, camera_sim, dashboard, parameters
+from ros2_nodes import bag_player_node, camera_sim, dashboard, latency_monitor, parameters
 from ros2_nodes.declarations import markdown_table
 
 DECLARATIONS = {
@@ -12,6 +12,7 @@ DECLARATIONS = {
     bag_player_node.NAME: bag_player_node.DECLARATIONS,
     camera_sim.NAME: camera_sim.DECLARATIONS,
     dashboard.NAME: dashboard.DECLARATIONS,
+    latency_monitor.NAME: latency_monitor.DECLARATIONS,
 }
 
 

@@ -39,6 +39,7 @@ class NodeProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, "--ros-args", *arguments],
                 cwd=ROOT,
+                stdin=subprocess.PIPE,  # open as long as it runs: the monitor ends with its input
                 stdout=stream,
                 stderr=subprocess.STDOUT,
             )
@@ -65,6 +66,7 @@ class NodeProcess:
         return self.wait()
 
     def kill(self):
+        self._process.stdin.close()
         if self.running:
             self._process.kill()
             self._process.wait()

@@ -59,6 +59,13 @@ NODES = {
         ("ros2_nodes.dashboard", {"classifier": "/way_0/classifier"}),
         ("ros2_nodes.dashboard", {"classifier": "/way_1/classifier"}),
     ),
+    "latency_monitor": (
+        ("ros2_nodes.latency_monitor", {"topic": "/way_0/classifier/output/classification"}),
+        (
+            "ros2_nodes.latency_monitor",
+            {"topic": "/way_1/classifier/output/detections", "kind": "detections"},
+        ),
+    ),
 }
 GRAPH = {
     "publish": "get_publisher_names_and_types_by_node",
