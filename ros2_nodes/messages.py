@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Header
@@ -32,6 +31,7 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from builtin_interfaces.msg import Time
     from numpy.typing import NDArray
 
@@ -105,7 +105,9 @@ class ResultWriter:
 
 def _ranking(scores: NDArray[np.float64], best: int) -> list[int]:
     """Return the classes, the result's own first, even where a filter holds another's lead off."""
-    order = np.argsort(-scores, kind="stable").tolist()
+    # Not NumPy's argsort, which lets another thread go first even for a few numbers.
+    values = scores.tolist()
+    order = sorted(range(len(values)), key=values.__getitem__, reverse=True)
     order.remove(best)
     return [best, *order]
 
