@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Classification, Detection2DArray
@@ -22,16 +20,9 @@ from qpde_perception.monitoring import (
     UpstreamLosses,
 )
 from qpde_perception.perception.matching import RegionMatcher
+from ros2_nodes.events import UNWATCHED, SubscriptionEvents, UnsupportedEventTypeError
 from ros2_nodes.messages import Number, number
 from ros2_nodes.worker import Job, Loss
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import (
-        SubscriptionEventCallbacks,
-        UnsupportedEventTypeError,
-    )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,10 +100,12 @@ class Camera:
         )
         self._by_region = kind is Detection2DArray
         self._result = self._publisher(kind, f"output/{output}")
-        self._raw = self._publisher(kind, f"output/{output}_raw")
-        self._overlay = self._publisher(Image, "output/annotations")
+        self._raw = self._publisher(kind, f"output/{output}_raw", UNWATCHED)
+        self._overlay = self._publisher(Image, "output/annotations", UNWATCHED)
         names = ("processing_time", "cyclic_time", "pipeline_latency", *_STAGES)
-        self._debug = {each: self._publisher(Number, f"debug/{each}_ms") for each in names}
+        self._debug = {
+            each: self._publisher(Number, f"debug/{each}_ms", UNWATCHED) for each in names
+        }
 
     def listen(self) -> None:
         """Subscribe to the images, and to the boxes where these are asked for."""
@@ -251,16 +244,18 @@ class Camera:
         for job, regions in matches.pairs:
             self._ready(Job(job.camera, job.header, job.frame, regions, arrived_ns=job.arrived_ns))
 
-    def _publisher(self, kind: Any, name: str) -> Any:
-        publisher = self._node.create_publisher(kind, f"{self._prefix}{name}", RESULTS)
+    def _publisher(self, kind: Any, name: str, events: Any = None) -> Any:
+        publisher = self._node.create_publisher(
+            kind, f"{self._prefix}{name}", RESULTS, event_callbacks=events
+        )
         self._publishers.append(publisher)
         return publisher
 
     def _subscribe(
         self, kind: Any, topic: str, callback: Any, qos: QoSProfile, *, watched: bool
     ) -> Any:
-        incompatible = _Events(incompatible_qos=self._on_incompatible)
-        everything = _Events(
+        incompatible = SubscriptionEvents(incompatible_qos=self._on_incompatible)
+        everything = SubscriptionEvents(
             incompatible_qos=self._on_incompatible, message_lost=self._on_message_lost
         )
         for events in (everything, incompatible, None) if watched else (None,):
@@ -294,26 +289,3 @@ class Camera:
 
 def _policy(name: str) -> ReliabilityPolicy:
     return ReliabilityPolicy[name.upper()]
-
-
-class _Events(SubscriptionEventCallbacks):
-    """Events of a subscription that may be destroyed while one of them is on its way.
-
-    Without this the event raises where the executor takes it, which keeps the callback group
-    locked for good.
-    """
-
-    def create_event_handlers(self, *arguments: Any, **options: Any) -> Any:
-        handlers = super().create_event_handlers(*arguments, **options)
-        for handler in handlers:
-            handler.take_data = _unless_destroyed(handler.take_data)  # type: ignore[method-assign]
-        return handlers
-
-
-def _unless_destroyed(take: Callable[[], Any]) -> Callable[[], Any]:
-    def take_data() -> Any:
-        with suppress(rclpy_implementation.InvalidHandle):
-            return take()
-        return None
-
-    return take_data

@@ -13,6 +13,7 @@ from qpde_perception.drift import DriftPolicy, DriftWatch
 from qpde_perception.engines import REFERENCE
 from qpde_perception.monitoring import Level, drift_task
 from ros2_nodes.camera import RESULTS
+from ros2_nodes.events import UNWATCHED
 from ros2_nodes.executor import NodeExecutor
 from ros2_nodes.messages import Number, number
 
@@ -52,7 +53,9 @@ class Drift:
         )
         self._watch = DriftWatch(bundle, policy)
         self._publishers = {
-            name: node.create_publisher(Number, f"~/debug/drift/{name}", RESULTS)
+            name: node.create_publisher(
+                Number, f"~/debug/drift/{name}", RESULTS, event_callbacks=UNWATCHED
+            )
             for name in _numbers(self._watch.report)
         }
         self._told = ("", "")
