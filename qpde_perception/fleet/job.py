@@ -14,7 +14,7 @@ from qpde_perception.bags.overlay import PerceptionBag
 from qpde_perception.bags.replay import Dropped, Published, Truth, replay
 from qpde_perception.bags.results import ResultFiles, write_text
 from qpde_perception.monitoring import Accounting, LatencyRecorder
-from qpde_perception.perception import Classifier, ExponentialFilter, NoFilter
+from qpde_perception.perception import DEFAULT_LIMITS, Classifier, ExponentialFilter, NoFilter
 from qpde_perception.reports import ReplayReport, SampleFrames, Summary
 from qpde_perception.reports.accuracy import UNKNOWN
 from qpde_perception.version import package_version
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qpde_perception.bags.cameras import Camera
     from qpde_perception.bundles import Bundle
     from qpde_perception.engines import Engine
-    from qpde_perception.perception import TemporalFilter
+    from qpde_perception.perception import Limits, TemporalFilter
 
 _TIME_CONSTANT_S = 0.3
 _RESET_AFTER_S = 1.0
@@ -67,6 +67,7 @@ class ReplayJob:
         engine: The engine; who opened it closes it.
         options: What is replayed, and how.
         out: A folder that was claimed before the run.
+        limits: How far frames run ahead, and in how many threads.
         faults: What was wrong with the first frames that were dropped.
         log_times_ns: When each published frame was recorded, in the order of `results.jsonl`.
         interrupted: Whether the run was stopped before the end.
@@ -79,6 +80,7 @@ class ReplayJob:
     engine: Engine
     options: ReplayOptions
     out: Path
+    limits: Limits = DEFAULT_LIMITS
     accounting: Accounting = field(default_factory=Accounting)
     latency: LatencyRecorder = field(default_factory=LatencyRecorder)
     faults: list[str] = field(default_factory=list)
@@ -132,6 +134,7 @@ class ReplayJob:
                 start_s=self.options.start_s,
                 duration_s=self.options.duration_s,
                 stopped=stopped,
+                limits=self.limits,
             ):
                 if isinstance(outcome, Truth):
                     self._take_truth(outcome)

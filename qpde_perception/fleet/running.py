@@ -13,8 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
+
 from qpde_perception.fleet.errors import FleetError
 from qpde_perception.fleet.worker import DriveOutcome, Worker
+from qpde_perception.perception import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -205,7 +208,10 @@ def replay_drive(setup: FleetSetup, work: DriveWork) -> DriveOutcome:
 
 @cache
 def _worker(setup: FleetSetup) -> Worker:
-    return Worker(setup)
+    # As many threads as the processors that it takes: others have the rest. OpenCV's would wait for
+    # the next picture in a loop.
+    cv2.setNumThreads(max(setup.threads, 1))
+    return Worker(setup, Limits(decoders=max(setup.threads - 1, 0)))
 
 
 def _never() -> bool:

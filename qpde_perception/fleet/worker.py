@@ -15,6 +15,7 @@ from qpde_perception.bundles import BundleError, load_bundle
 from qpde_perception.engines import EngineError, open_engine
 from qpde_perception.fleet.digest import DIGEST, write_digest
 from qpde_perception.fleet.job import ReplayJob, ReplayOptions
+from qpde_perception.perception import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from qpde_perception.bags.cameras import Camera
     from qpde_perception.bundles import Bundle
     from qpde_perception.engines import Engine
+    from qpde_perception.perception import Limits
 
 _ANTICIPATED = (BagError, BundleError, EngineError, OSError)
 
@@ -90,8 +92,8 @@ class DriveOutcome:
 class Worker:
     """One process of a fleet; opens model and engine for the first drive, and keeps them."""
 
-    def __init__(self, setup: FleetSetup) -> None:
-        self._setup = setup
+    def __init__(self, setup: FleetSetup, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._setup, self._limits = setup, limits
         self._model: tuple[Bundle, Engine] | None = None
 
     def replay(self, work: DriveWork, stopped: Callable[[], bool]) -> DriveOutcome:
@@ -145,6 +147,7 @@ class Worker:
                 engine=engine,
                 options=self._setup.options,
                 out=work.folder,
+                limits=self._limits,
             )
             claim_folder(work.folder)
             job.run(stopped=stopped, advanced=_nothing)

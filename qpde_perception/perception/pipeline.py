@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     import sys
-    from concurrent.futures import Future
     from typing import TypeAlias
 
     from numpy.typing import NDArray
@@ -44,7 +43,9 @@ class Limits:
         size_bytes: Most bytes of frames and network inputs in it; one frame always fits.
         batch: Items in one call of the engine: frames are added while they fit, and one frame
             always does.
-        decoders: Threads that decode.
+        decoders: Threads that decode, beside one for the engine; 0 for neither: who takes a frame
+            does all the work, which is the least of it where other processes keep the other
+            processors busy.
     """
 
     frames: int = 256
@@ -66,7 +67,7 @@ class Pipeline:
     """
 
     def __init__(self, limits: Limits) -> None:
-        """Start the threads."""
+        """Start the threads, where there are any."""
         self._limits = limits
         self._size_bytes = 0
         self._order: deque[_Ahead] = deque()
@@ -74,9 +75,12 @@ class Pipeline:
         self._group: list[_Ahead] = []
         self._changed = Condition()
         self._awaited = self._closed = False
-        self._pool = ThreadPoolExecutor(limits.decoders, "decoder")
-        self._thread = Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._pool: ThreadPoolExecutor | None = None
+        self._thread: Thread | None = None
+        if limits.decoders:
+            self._pool = ThreadPoolExecutor(limits.decoders, "decoder")
+            self._thread = Thread(target=self._run, name="engine", daemon=True)
+            self._thread.start()
 
     @property
     def full(self) -> bool:
@@ -123,8 +127,10 @@ class Pipeline:
             self._closed = True
             self._coming.clear()
             self._changed.notify_all()
-        self._pool.shutdown(cancel_futures=True)
-        self._thread.join()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        if self._thread is not None:
+            self._thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +141,7 @@ class Pipeline:
     def _send(self) -> None:
         """Have the frames decoded that came since the last time, and inferred after that."""
         group, self._group = self._group, []
-        sent = self._pool.submit(_begin, group)
+        sent = _done(group) if self._pool is None else self._pool.submit(_begin, group)
         for ahead in group:
             ahead.sent = sent
         with self._changed:
@@ -150,6 +156,9 @@ class Pipeline:
             while ahead.answer is None:
                 # The batch at hand will not grow, as nobody puts anything meanwhile.
                 self._awaited = True
+                if self._thread is None:
+                    self._answer()
+                    continue
                 self._changed.notify_all()
                 self._changed.wait()
             self._awaited = False
@@ -159,12 +168,20 @@ class Pipeline:
         return ahead.answer.logits
 
     def _run(self) -> None:
-        while batch := self._gather():
-            answers = _answers(batch)
-            with self._changed:
-                for (ahead, _), answer in zip(batch, answers, strict=True):
-                    ahead.answer = answer
-                self._changed.notify_all()
+        while self._answer():
+            pass
+
+    def _answer(self) -> bool:
+        """Have the engine asked for the next batch; False where there is none."""
+        batch = self._gather()
+        if not batch:
+            return False
+        answers = _answers(batch)
+        with self._changed:
+            for (ahead, _), answer in zip(batch, answers, strict=True):
+                ahead.answer = answer
+            self._changed.notify_all()
+        return True
 
     def _gather(self) -> list[_Input]:
         """Wait for as many frames as fill a batch, or all there are where somebody waits."""
@@ -223,6 +240,13 @@ class _Ahead:
         self.sent.result()
         assert self.begun is not None
         return self.begun
+
+
+def _done(group: list[_Ahead]) -> Future[None]:
+    _begin(group)
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
 
 
 def _begin(group: list[_Ahead]) -> None:

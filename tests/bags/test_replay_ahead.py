@@ -54,6 +54,7 @@ from endless_drive import endless_drive
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "traffic_signs.mcap"
 SIDE = "/camera/side/image/compressed"
 SIDE_REGIONS = "/camera/side/regions"
+ALONE = replace(DEFAULT_LIMITS, decoders=0)
 COLOURS = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 
 LIMITS = st.builds(
@@ -224,7 +225,12 @@ def test_files_and_drift_of_the_sample_are_the_same_for_every_engine_batch_and_t
     first, *others = [
         written(path, tmp_path / f"{engine}{frames}", engine, Limits(frames, 2**27, batch, threads))
         for engine in CPU_ENGINES
-        for frames, batch, threads in ((6, 1, 1), (61, 8, 3), (256, DEFAULT_LIMITS.batch, 2))
+        for frames, batch, threads in (
+            (6, 1, 1),
+            (61, 8, 3),
+            (256, DEFAULT_LIMITS.batch, 2),
+            (40, 8, 0),
+        )
     ]
     assert first[0][0].count(b"\n") == 124
     assert first[0][1].count(b"\n") == 13
@@ -245,19 +251,21 @@ def red_drive(path, count, *, changes=(), size=32):
     return write_drive(path, messages)
 
 
-def test_frames_are_inferred_together_and_no_batch_is_larger_than_wanted(tmp_path):
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, ALONE], ids=["threads", "alone"])
+def test_frames_are_inferred_together_and_no_batch_is_larger_than_wanted(tmp_path, limits):
     engine = MeanColourEngine()
     with open_drive(red_drive(tmp_path / "drive.mcap", 100)) as drive:
         parts = parts_of(drive, engine)
-        list(replay(drive, parts, Accounting(), limits=replace(DEFAULT_LIMITS, batch=16)))
+        list(replay(drive, parts, Accounting(), limits=replace(limits, batch=16)))
     assert list(map(len, engine.batches)) == [16, 16, 16, 16, 16, 16, 4]
 
 
-def test_of_a_batch_only_the_frame_that_the_engine_fails_on_is_lost(tmp_path):
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, ALONE], ids=["threads", "alone"])
+def test_of_a_batch_only_the_frame_that_the_engine_fails_on_is_lost(tmp_path, limits):
     path = red_drive(tmp_path / "drive.mcap", 32, changes=[(7, COLOURS["blue"])])
     engine = MeanColourEngine(refused=2)
     with open_drive(path) as drive:
-        outcomes = list(replay(drive, parts_of(drive, engine), Accounting()))
+        outcomes = list(replay(drive, parts_of(drive, engine), Accounting(), limits=limits))
     lost = [index for index, each in enumerate(outcomes) if isinstance(each, Dropped)]
     assert lost == [7]
     assert outcomes[7].reason is DropReason.ENGINE_DOWN
@@ -265,12 +273,13 @@ def test_of_a_batch_only_the_frame_that_the_engine_fails_on_is_lost(tmp_path):
     assert list(map(len, engine.batches)) == [32] + [1] * 32
 
 
-def test_what_nobody_expected_of_an_engine_is_raised_after_the_frames_before(tmp_path):
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, ALONE], ids=["threads", "alone"])
+def test_what_nobody_expected_of_an_engine_is_raised_after_the_frames_before(tmp_path, limits):
     path = red_drive(tmp_path / "drive.mcap", 50, changes=[(20, COLOURS["blue"])])
     engine = MeanColourEngine(refused=2, error=ZeroDivisionError)
     with open_drive(path) as drive:
         accounting = Accounting()
-        outcomes = replay(drive, parts_of(drive, engine), accounting)
+        outcomes = replay(drive, parts_of(drive, engine), accounting, limits=limits)
         seen = [next(outcomes) for _ in range(20)]
         with pytest.raises(ZeroDivisionError):
             next(outcomes)
@@ -290,7 +299,10 @@ def test_what_reading_raises_comes_after_the_frames_before(tmp_path):
 
 
 @pytest.mark.parametrize("messages_used", [0, 1, 17, 40])
-def test_a_replay_that_is_stopped_gives_the_beginning_of_the_whole_one(tmp_path, messages_used):
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, ALONE], ids=["threads", "alone"])
+def test_a_replay_that_is_stopped_gives_the_beginning_of_the_whole_one(
+    tmp_path, messages_used, limits
+):
     messages = []
     for index in range(30):
         stamp_ns = START_NS + index * STEP_NS
@@ -304,7 +316,8 @@ def test_a_replay_that_is_stopped_gives_the_beginning_of_the_whole_one(tmp_path,
     accounting = Accounting()
     with open_drive(path) as drive:
         parts = parts_of(drive, MeanColourEngine())
-        some = list(replay(drive, parts, accounting, stopped=lambda: next(asked)))
+        stopping = replay(drive, parts, accounting, stopped=lambda: next(asked), limits=limits)
+        some = list(stopping)
     read = sum(topic == TOPIC for topic, *_ in messages[: messages_used + 1])
     assert accounting.balanced
     assert accounting.totals.received == len(some) == read
@@ -319,6 +332,15 @@ def test_who_leaves_in_the_middle_leaves_no_thread_behind(tmp_path):
         assert threading.active_count() > before
         outcomes.close()
     assert threading.active_count() == before
+
+
+def test_who_does_all_the_work_starts_no_thread(tmp_path):
+    before = threading.active_count()
+    with open_drive(red_drive(tmp_path / "drive.mcap", 300)) as drive:
+        parts = parts_of(drive, MeanColourEngine())
+        for outcome in replay(drive, parts, Accounting(), limits=ALONE):
+            assert isinstance(outcome, Published)
+            assert threading.active_count() == before
 
 
 class Slow(MeanColourEngine):
@@ -361,7 +383,13 @@ class Counted:
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(frames=10), Limits(size_bytes=40_000), Limits(size_bytes=1)]
+    "limits",
+    [
+        Limits(frames=10),
+        Limits(size_bytes=40_000),
+        Limits(size_bytes=1),
+        Limits(frames=10, decoders=0),
+    ],
 )
 def test_no_more_is_read_ahead_than_the_limits_say(tmp_path, limits):
     path = red_drive(tmp_path / "drive.mcap", 120, size=256)
