@@ -71,8 +71,8 @@ def load_teacher(folder: Path, names: tuple[str, ...], spec: InputSpec) -> Teach
         LearningError: If the run is unfinished or damaged, or of other classes or another input.
     """
     run = load_run(folder)
-    for what, own, wanted in (("classes", run.labels, names), ("input", run.spec, spec)):
+    for what, own, wanted in (("classes", run.labels, names), ("inputs", run.spec, spec)):
         if own != wanted:
-            msg = f"{folder}: cannot teach: its {what} are not those of this training"
+            msg = f"{folder}: cannot teach: it has other {what} than this training"
             raise LearningError(msg)
     return Teacher(load_float_network(run, folder) or run.network)

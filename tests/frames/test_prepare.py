@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -262,6 +263,27 @@ def test_what_is_left_out_of_a_large_picture_changes_little(shape):
     # Reading four pixels for each of the network's makes another picture.
     linear = cv2.resize(pixels, (48, 48), interpolation=cv2.INTER_LINEAR) - averaged
     assert np.sqrt((difference**2).mean()) < 0.25 * np.sqrt((linear**2).mean())
+
+
+ROADS = Path(__file__).resolve().parents[3] / "shared" / "data" / "road_drive"
+
+
+@pytest.mark.skipif(not ROADS.is_dir(), reason="the road videos of ../shared/data are not here")
+@pytest.mark.parametrize("name", ["highway_1280x720_25fps.mp4", "highway_960x540_25fps.mp4"])
+def test_on_a_road_the_samples_are_near_the_average_of_all_pixels(name):
+    video, errors = cv2.VideoCapture(str(ROADS / name)), {"sampled": [], "linear": []}
+    for _ in range(20):
+        read, pixels = video.read()
+        assert read
+        averaged = cv2.resize(pixels, (48, 48), interpolation=cv2.INTER_AREA).astype(int)
+        linear = cv2.resize(pixels, (48, 48), interpolation=cv2.INTER_LINEAR)
+        errors["sampled"].append(resize(pixels, InputSpec(height=48, width=48)) - averaged)
+        errors["linear"].append(linear - averaged)
+    sampled, linear = (float(np.sqrt(np.mean(np.square(each)))) for each in errors.values())
+    # What docs/nodes.md says of the road.
+    print(f"{name}: off the average: sampled {sampled:.2f}, linear {linear:.2f}")  # noqa: T201
+    assert sampled < 2.5
+    assert linear > 5
 
 
 @settings(max_examples=60)

@@ -115,9 +115,9 @@ def test_a_share_without_a_teacher_and_a_teacher_without_a_share_are_refused(
 
 
 def test_who_knows_other_classes_or_sees_another_input_cannot_teach(signs, teacher):
-    with pytest.raises(LearningError, match="its classes are not those"):
+    with pytest.raises(LearningError, match="it has other classes than"):
         load_teacher(teacher, (*signs.names, "another"), SPEC)
-    with pytest.raises(LearningError, match="its input are not those"):
+    with pytest.raises(LearningError, match="it has other inputs than"):
         load_teacher(teacher, signs.names, SPEC.model_copy(update={"region_margin": 0.5}))
 
 
