@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import deque
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    import sys
     from typing import TypeAlias
 
     from numpy.typing import NDArray
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # Frames that are handed to a thread at once: handing over takes as long as writing a result.
 _TOGETHER = 8
+# A decoder asks for the interpreter several times a frame. Where it waits for Python's 5 ms each
+# time, as long as three frames take, processors stand idle (benchmarks/replay_limit.py).
+_TURN_S = 50e-6
 _NS_PER_MS = 1_000_000
 _NOTHING: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
 
@@ -64,6 +67,9 @@ class Pipeline:
     the other, however many are in it: frames are independent of each other up to their logits, and
     filters see them in the order in which they are taken. Who puts and takes is one thread; the
     engine is asked in another, and must let several threads wait for each other.
+
+    While one is open that has threads, all threads of the process take turns in the interpreter
+    quickly (`sys.setswitchinterval`).
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -81,6 +87,8 @@ class Pipeline:
             self._pool = ThreadPoolExecutor(limits.decoders, "decoder")
             self._thread = Thread(target=self._run, name="engine", daemon=True)
             self._thread.start()
+            self._turn_s = sys.getswitchinterval()
+            sys.setswitchinterval(_TURN_S)
 
     @property
     def full(self) -> bool:
@@ -131,6 +139,7 @@ class Pipeline:
             self._pool.shutdown(cancel_futures=True)
         if self._thread is not None:
             self._thread.join()
+            sys.setswitchinterval(self._turn_s)
 
     def __enter__(self) -> Self:
         return self

@@ -343,6 +343,20 @@ def test_who_does_all_the_work_starts_no_thread(tmp_path):
             assert threading.active_count() == before
 
 
+def test_threads_take_turns_in_the_interpreter_quickly_until_the_replay_ends(tmp_path):
+    before_s = sys.getswitchinterval()
+    with open_drive(red_drive(tmp_path / "drive.mcap", 300)) as drive:
+        outcomes = replay(drive, parts_of(drive, MeanColourEngine()), Accounting())
+        next(outcomes)
+        # The engine and the decoders wait for it far shorter than a frame takes.
+        assert sys.getswitchinterval() < before_s / 10
+        outcomes.close()
+        assert sys.getswitchinterval() == before_s
+        alone = replay(drive, parts_of(drive, MeanColourEngine()), Accounting(), limits=ALONE)
+        next(alone)
+        assert sys.getswitchinterval() == before_s
+
+
 class Slow(MeanColourEngine):
     """An engine that takes 4 ms for an item."""
 
