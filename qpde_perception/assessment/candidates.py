@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,6 +15,7 @@ from qpde_perception.assessment.post_training import (
     quantized_after_training,
     trained_float_graph,
 )
+from qpde_perception.assessment.stopwatch import CLOCK, Stopwatch, seconds_of
 from qpde_perception.bundles import Bundle, find_model, load_bundle
 from qpde_perception.compiling.cpu_writer import cpu_graph
 from qpde_perception.compiling.folding import fold
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from qpde_perception.learning.trained_run import TrainedRun
     from qpde_perception.learning.training import TrainingConfig
-
-CLOCK = "seconds.json"
 
 
 class Role(str, Enum):
@@ -167,8 +166,9 @@ class RunCandidate:
 
     @property
     def name(self) -> str:
-        """Name of its network's configuration."""
-        return load_run(Path(self.run)).name
+        """Name of its network's configuration; that of a taught one says so."""
+        run = load_run(Path(self.run))
+        return run.name if run.taught_by is None else f"{run.name}_taught"
 
     @property
     def seed(self) -> int:
@@ -297,9 +297,19 @@ def _of_run(folder: Path, signs: Callable[[], SignSet]) -> Deployed:
         deployed_parameters(run.network),
         multiply_adds(specification),
         executions,
-        recipe=run.recipe,
+        recipe=_recipe(run),
         training_seconds=seconds_of(folder / CLOCK),
     )
+
+
+def _recipe(run: TrainedRun) -> dict[str, Any]:
+    """Return how a run was trained, and in a few words what came before it."""
+    recipe = dict(run.recipe)
+    if earlier := run.begun_with:
+        recipe["begun_with"] = f"{earlier['float_epochs']} float epochs of seed {earlier['seed']}"
+    if teacher := run.taught_by:
+        recipe["taught_by"] = f"{teacher['network']} of seed {teacher['seed']}"
+    return recipe
 
 
 def _of_integers(
@@ -317,32 +327,6 @@ def _calibration_pixels(signs: SignSet, spec: InputSpec) -> NDArray[np.uint8]:
     count = min(CALIBRATION_IMAGES, len(pupils))
     records = [pupils.records[index * len(pupils) // count] for index in range(count)]
     return prepared_pixels(SignSet(pupils.pixels, records, pupils.names), spec)
-
-
-class Stopwatch:
-    """Keeps the time of every epoch, so that an interrupted training knows it all in the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._since = time.monotonic()
-
-    def batch(self, epoch: int, done: int, total: int) -> None:
-        """Hear of a step."""
-
-    def epoch(self, metrics: dict[str, Any]) -> None:
-        """Write down how long a finished epoch took."""
-        times = json.loads(self._path.read_text("utf-8")) if self._path.is_file() else {}
-        now = time.monotonic()
-        times[str(metrics["epoch"])] = round(now - self._since, 1)
-        self._since = now
-        self._path.write_text(json.dumps(times), encoding="utf-8")
-
-
-def seconds_of(path: Path) -> float | None:
-    """Return the time of all epochs that a stopwatch wrote down; None where there was none."""
-    if not path.is_file():
-        return None
-    return float(sum(json.loads(path.read_text(encoding="utf-8")).values()))
 
 
 def _digest(values: dict[str, Any]) -> str:

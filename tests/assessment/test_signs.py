@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from qpde_perception.assessment import signs
-from qpde_perception.assessment.candidates import CLOCK, Stopwatch, finished_runs, seconds_of
+from qpde_perception.assessment.candidates import finished_runs
+from qpde_perception.assessment.stopwatch import CLOCK, Stopwatch, seconds_of
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.experiments.registry import run_experiment
 from qpde_perception.learning.experiments.settings import (
@@ -18,7 +19,7 @@ from qpde_perception.learning.experiments.settings import (
     load_profile,
     settings_path,
 )
-from qpde_perception.learning.trained_run import FLOAT_WEIGHTS
+from qpde_perception.learning.trained_run import FLOAT_WEIGHTS, RECIPE
 
 TINY = {
     "bundles": [],
@@ -183,6 +184,26 @@ def test_a_run_from_before_float_networks_were_kept_is_measured_without(make, tm
     (older / FLOAT_WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(LearningError, match=r"float_weights\.safetensors: is damaged"):
         make(bundles=[], networks=[], training=None, runs=[str(older)], seeds=[1])
+
+
+def test_a_taught_run_stands_beside_the_plain_one_and_its_recipe_names_the_teacher(make, tmp_path):
+    make(bundles=[], seeds=[1])
+    plain = runs_of("symmetric_mobilenet_v2_tiny")[0].parent
+    taught = shutil.copytree(plain, tmp_path / "taught")
+    document = json.loads((taught / RECIPE).read_text())
+    document["begun_with"] = {**document["training"], "float_epochs": 70, "seed": 3}
+    document["taught_by"] = {**document["training"], "network": "ordinary_mobilenet_v2", "seed": 4}
+    (taught / RECIPE).write_text(json.dumps(document))
+    runs = [str(plain), str(taught)]
+    found, _ = make(bundles=[], networks=[], training=None, runs=runs, seeds=[1])
+    name = "symmetric_mobilenet_v2_tiny"
+    assert [row["model"] for row in found["rows"]] == 4 * [name] + 4 * [f"{name}_taught"]
+    page = Path("pages/signs/README.md").read_text()
+    before, recipe = page.split(f"Recipe of {name}_taught: ")
+    assert "begun_with 70 float epochs of seed 3" in recipe
+    assert "taught_by ordinary_mobilenet_v2 of seed 4" in recipe
+    assert f"Recipe of {name}: " in before
+    assert "taught_by" not in before
 
 
 def test_runs_that_cannot_stand_in_one_table_are_refused(make):
