@@ -14,7 +14,12 @@ from qpde_perception.cli.frame import Json, emit, notes, progress
 from qpde_perception.learning.experiments.page import PAGE
 from qpde_perception.learning.experiments.registry import EXPERIMENTS, run_experiment
 
-STUDIES = {**EXPERIMENTS, "signs": signs.STUDY, "certificate": certificates.STUDY}
+STUDIES = {
+    **EXPERIMENTS,
+    "signs": signs.STUDY,
+    "signs-seeds": signs.STUDY,
+    "certificate": certificates.STUDY,
+}
 
 
 class Device(str, Enum):

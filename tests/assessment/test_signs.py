@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,17 @@ def test_the_settings_that_ship_are_valid(device, tmp_path, monkeypatch):
     names = [type(each).__name__ for each in profile.candidates()]
     expected = {"cpu": ["BundleCandidate"], "cuda": ["TrainedCandidate"] * 18}
     assert names == expected[device]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_flavour_is_trained_alike_with_every_seed(device):
+    profile = load_profile(settings_path("signs-seeds"), device, signs.SignsSettings)
+    trained = [each.config for each in profile.candidates()]
+    flavours = {"ordinary", "twin", "symmetric", "stable"}
+    assert {(each.network, each.seed) for each in trained} == {
+        (f"{flavour}_mobilenet_v2", seed) for flavour in flavours for seed in (1, 2, 3)
+    }
+    assert len({replace(each, network="", seed=0) for each in trained}) == 1
 
 
 def test_a_stopwatch_sums_the_epochs_of_an_interrupted_training(tmp_path):
