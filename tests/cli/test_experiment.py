@@ -85,8 +85,7 @@ def test_several_processes_give_the_rows_of_one(folder, qpde):
         (
             ("nothing",),
             GRAPH,
-            "no experiment 'nothing'; known are layer-error, bits, tv, graph, signs, signs-seeds, "
-            "certificate",
+            "no experiment 'nothing'; known are layer-error, bits, tv, graph, signs",
         ),
         (("graph", "--data", "nowhere"), GRAPH, "cora.npz: no such file; --data names the folder"),
         (("bits", "--data", "data"), GRAPH, "cifar10.zip: no such file; --data names the folder"),
