@@ -66,6 +66,7 @@ class SignRecipe(BaseModel):
         quantized_epochs: Epochs with quantization in the loop.
         frozen_epochs: Last epochs, with the statistics of the normalisations as deployed.
         batch: Images per step.
+        compiled: Whether the rounding of the quantized epochs is fused; wants g++ on a CPU.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +75,7 @@ class SignRecipe(BaseModel):
     quantized_epochs: int = Field(ge=1)
     frozen_epochs: int = Field(ge=0)
     batch: int = Field(ge=2)
+    compiled: bool = False
 
 
 class SignsSettings(Settings):

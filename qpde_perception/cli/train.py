@@ -36,7 +36,10 @@ Workers = Annotated[
     int, typer.Option(min=1, help="Processes that prepare batches; they change only the speed.")
 ]
 Compiled = Annotated[
-    bool, typer.Option("--compiled", help="Fuse the quantized epochs; wants g++ on a CPU.")
+    bool,
+    typer.Option(
+        "--compiled", help="Fuse the rounding of the quantized epochs; wants g++ on a CPU."
+    ),
 ]
 Start = Annotated[
     Path | None,

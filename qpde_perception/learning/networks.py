@@ -93,17 +93,23 @@ LIMITS: dict[str, dict[str, Any]] = {
     "gain64": {"stage_gain": 64.0},
 }
 """What keeps the blocks of a symmetric network from stepping too far, by name."""
-CONFIGS: dict[str, NetworkConfig] = {
-    "symmetric_mobilenet_v2": NetworkConfig(),
-    "symmetric_mobilenet_v2_wide": WIDE,
-    "symmetric_mobilenet_v2_wide_w4a8": replace(WIDE, weight_bits=4),
-    **{f"{name}_mobilenet_v2": NetworkConfig(**limit) for name, limit in LIMITS.items()},
-    "twin_mobilenet_v2": NetworkConfig(flavour="twin"),
+ALIKE: dict[str, NetworkConfig] = {
+    "symmetric": NetworkConfig(),
+    **{name: NetworkConfig(**limit) for name, limit in LIMITS.items()},
+    "twin": NetworkConfig(flavour="twin"),
     # Three convolutions a block, not four, and its strided blocks are cheaper: two of the hidden
     # widths are larger, so that the multiply-adds are about the same (2 % more).
-    "ordinary_mobilenet_v2": NetworkConfig(
-        flavour="ordinary", expansions=(4, 5, 4), smoothing=UNSMOOTHED
-    ),
+    "ordinary": NetworkConfig(flavour="ordinary", expansions=(4, 5, 4), smoothing=UNSMOOTHED),
+}
+"""Networks of about equal compute, by what a block is and what keeps it from stepping too far."""
+CONFIGS: dict[str, NetworkConfig] = {
+    "symmetric_mobilenet_v2_wide": WIDE,
+    "symmetric_mobilenet_v2_wide_w4a8": replace(WIDE, weight_bits=4),
+    **{f"{name}_mobilenet_v2": config for name, config in ALIKE.items()},
+    **{
+        f"{name}_mobilenet_v2_32": replace(ALIKE[name], input_size=32)
+        for name in ("symmetric", "stable", "twin", "ordinary")
+    },
     "symmetric_mobilenet_v2_tiny": TINY,
     "symmetric_mobilenet_v2_tiny_w4a8": replace(TINY, weight_bits=4),
     "twin_mobilenet_v2_tiny": replace(TINY, flavour="twin"),

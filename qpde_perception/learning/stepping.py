@@ -10,8 +10,6 @@ from torch.nn import functional as F  # noqa: N812  (the field's name)
 from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_of_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor, nn
 
     from qpde_perception.learning.distillation import Teacher
@@ -47,7 +45,6 @@ class EagerStep:
     def __init__(
         self,
         network: nn.Module,
-        run: Callable[[Tensor], Tensor],
         *,
         smoothing: float,
         half: bool,
@@ -59,14 +56,13 @@ class EagerStep:
 
         Args:
             network: Whose gradients are wanted.
-            run: The network, or its compiled form.
             smoothing: Probability mass spread over the other classes.
             half: Compute in bfloat16 where that is safe.
             noise_penalty: Weight of the predicted variance of the logits' differences in the loss.
             teacher: Whose probabilities are learned as well.
             taught_share: Share of the loss that is the distance to the teacher, in [0, 1].
         """
-        self.network, self._run = network, run
+        self.network = network
         self._smoothing, self._half = smoothing, half
         self._noise_penalty = noise_penalty
         self._teacher, self._taught_share = teacher, taught_share
@@ -90,10 +86,10 @@ class EagerStep:
     def _answers(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return logits, and of some frames what rounding does to them where that is penalised."""
         if not self._noise_penalty:
-            return self._run(pixels).float(), None
+            return self.network(pixels).float(), None
         count = max(1, len(pixels) // PENALISED)
         with otherwise_rounded(self.network, count):
-            logits = self._run(torch.cat([pixels, pixels[:count]])).float()
+            logits = self.network(torch.cat([pixels, pixels[:count]])).float()
         own, other = logits[: len(pixels)], logits[len(pixels) :]
         return own, variance_of_differences(own[:count], other)
 

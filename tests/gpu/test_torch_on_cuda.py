@@ -21,7 +21,7 @@ def step_on(cuda_torch, make_network, images):
         targets = torch.arange(BATCH) % 5
         # TensorFloat-32, the default of cuDNN, has ten bits.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            taken = EagerStep(network, network, smoothing=0.1, half=False)
+            taken = EagerStep(network, smoothing=0.1, half=False)
             loss = taken(pixels.to(device), targets.to(device))
         gradients = {
             name: parameter.grad.double().cpu()

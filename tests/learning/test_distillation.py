@@ -68,9 +68,9 @@ def test_a_step_weighs_classes_and_teacher_and_leaves_the_teacher_alone():
     pupil, network = linear(3), linear(4)
     pixels, targets = torch.randn(6, 3, 3, 3), torch.randint(0, 4, (6,))
     teacher = Teacher(network)
-    plain = EagerStep(pupil, pupil, smoothing=0.0, half=False)(pixels, targets)
+    plain = EagerStep(pupil, smoothing=0.0, half=False)(pixels, targets)
     taught = teacher.loss(pupil(pixels).detach(), pixels)
-    step = EagerStep(pupil, pupil, smoothing=0.0, half=False, teacher=teacher, taught_share=0.75)
+    step = EagerStep(pupil, smoothing=0.0, half=False, teacher=teacher, taught_share=0.75)
     torch.testing.assert_close(step(pixels, targets), 0.25 * plain + 0.75 * taught)
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not network.training

@@ -36,7 +36,7 @@ def expected(net, pixels, targets):
 
 def test_a_step_gives_the_loss_and_its_gradients_whatever_was_there_before():
     net = network()
-    step = EagerStep(net, net, smoothing=0.1, half=False)
+    step = EagerStep(net, smoothing=0.1, half=False)
     for seed in (1, 2):
         pixels, targets = batch(seed)
         loss, wanted = expected(net, pixels, targets)
@@ -49,7 +49,7 @@ def test_half_precision_is_near_and_its_gradients_are_in_full():
     net = network()
     pixels, targets = batch(3)
     loss, _ = expected(net, pixels, targets)
-    found = EagerStep(net, net, smoothing=0.1, half=True)(pixels, targets)
+    found = EagerStep(net, smoothing=0.1, half=True)(pixels, targets)
     assert found != loss
     torch.testing.assert_close(found, loss, rtol=0.02, atol=0)
     assert all(gradient.dtype == torch.float32 for gradient in gradients(net))
@@ -71,7 +71,7 @@ def test_a_penalty_adds_the_noise_of_a_quarter_of_the_batch():
     net = Rectified()
     pixels, targets = batch(7)
     torch.manual_seed(3)
-    loss = EagerStep(net, net, smoothing=0.1, half=False, noise_penalty=5.0)(pixels, targets)
+    loss = EagerStep(net, smoothing=0.1, half=False, noise_penalty=5.0)(pixels, targets)
     found = gradients(net.body)
     torch.manual_seed(3)
     with otherwise_rounded(net, 2):
@@ -83,14 +83,14 @@ def test_a_penalty_adds_the_noise_of_a_quarter_of_the_batch():
         found, torch.autograd.grad(wanted, list(net.body.parameters())), strict=True
     ):
         torch.testing.assert_close(gradient, right)
-    plain = EagerStep(net, net, smoothing=0.1, half=False)(pixels, targets)
+    plain = EagerStep(net, smoothing=0.1, half=False)(pixels, targets)
     assert plain < loss
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_a_recorded_step_is_the_step_itself():
     net = network("cuda")
-    eager = EagerStep(net, net, smoothing=0.1, half=False)
+    eager = EagerStep(net, smoothing=0.1, half=False)
     graphed = GraphedStep(eager)
     for seed in (5, 6):
         pixels, targets = batch(seed, "cuda")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.networks import CONFIGS, build_network
-from qpde_perception.learning.quantizers import ActivationQuantizer
+from qpde_perception.learning.quantizers import ActivationQuantizer, on_grid
 from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_of_differences
 from qpde_perception.learning.signs import prepared_pixels
 from qpde_perception.learning.temperature import fit_temperature
@@ -116,6 +117,19 @@ def test_the_other_flavours_learn_from_the_same_recipe(signs, tmp_path, flavour)
     expected = network.state_dict()
     found = run.network.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+def test_a_run_whose_rounding_is_fused_learns_the_same(signs, finished, tmp_path, monkeypatch):
+    fused, compile_ = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **kw: fused.append(f) or compile_(f, **kw))
+    network = train(replace(CONFIG, compiled=True), signs, SPEC, tmp_path, Watcher())
+    assert set(fused) == {on_grid}
+    losses, expected = ([line["loss"] for line in metrics_of(f)] for f in (tmp_path, finished[0]))
+    assert losses == pytest.approx(expected, rel=1e-3)
+    pixels = prepared_pixels(signs.split("val"), SPEC)
+    # The order of a sum differs, so a value here and there may round to its other neighbour.
+    np.testing.assert_allclose(predict(network, pixels), predict(finished[1], pixels), atol=0.1)
 
 
 def test_metrics_have_one_line_per_epoch_with_its_phase(finished):
