@@ -147,6 +147,7 @@ def delays(calibration: Calibration, seen: Sequence[Seen], *, quick: bool) -> li
                     "named_right_last": sum(trial.last == cause for trial in trials),
                     "rules": dict(Counter(trial.rule for trial in trials if trial.rule)),
                     "golden_identical": stages[-1].golden_identical,
+                    "golden_rms": stages[-1].golden[0],
                     "noise_ratio": ratio(calibration, stages[-1]),
                 }
             )
