@@ -108,7 +108,7 @@ CONFIGS: dict[str, NetworkConfig] = {
     **{f"{name}_mobilenet_v2": config for name, config in ALIKE.items()},
     **{
         f"{name}_mobilenet_v2_32": replace(ALIKE[name], input_size=32)
-        for name in ("symmetric", "stable", "twin", "ordinary")
+        for name in ("symmetric", "twin", "ordinary")
     },
     "symmetric_mobilenet_v2_tiny": TINY,
     "symmetric_mobilenet_v2_tiny_w4a8": replace(TINY, weight_bits=4),
