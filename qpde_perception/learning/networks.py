@@ -106,6 +106,7 @@ CONFIGS: dict[str, NetworkConfig] = {
     "symmetric_mobilenet_v2_wide": WIDE,
     "symmetric_mobilenet_v2_wide_w4a8": replace(WIDE, weight_bits=4),
     **{f"{name}_mobilenet_v2": config for name, config in ALIKE.items()},
+    # At 32 x 32 pixels, less than half of the work: for comparisons that two cores can bear.
     **{
         f"{name}_mobilenet_v2_32": replace(ALIKE[name], input_size=32)
         for name in ("symmetric", "twin", "ordinary")
