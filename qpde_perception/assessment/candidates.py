@@ -168,7 +168,7 @@ class RunCandidate:
     def name(self) -> str:
         """Name of its network's configuration; that of a taught one says so."""
         run = load_run(Path(self.run))
-        return run.name if run.taught_by is None else f"{run.name}_taught"
+        return f"{run.name}_taught" if run.taught_by else run.name
 
     @property
     def seed(self) -> int:
@@ -307,8 +307,9 @@ def _recipe(run: TrainedRun) -> dict[str, Any]:
     recipe = dict(run.recipe)
     if earlier := run.begun_with:
         recipe["begun_with"] = f"{earlier['float_epochs']} float epochs of seed {earlier['seed']}"
-    if teacher := run.taught_by:
-        recipe["taught_by"] = f"{teacher['network']} of seed {teacher['seed']}"
+    if run.taught_by:
+        taught_by = [f"{teacher['network']} of seed {teacher['seed']}" for teacher in run.taught_by]
+        recipe["taught_by"] = " and ".join(taught_by)
     return recipe
 
 

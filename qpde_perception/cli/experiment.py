@@ -17,7 +17,6 @@ from qpde_perception.learning.experiments.registry import EXPERIMENTS, run_exper
 STUDIES = {
     **EXPERIMENTS,
     "signs": signs.STUDY,
-    "signs-seeds": signs.STUDY,
     "certificate": certificates.STUDY,
 }
 

@@ -28,6 +28,9 @@ Out = Annotated[Path, typer.Option(help="Folder of the run; an interrupted run g
 Network = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(CONFIGS))}.")]
 FloatEpochs = Annotated[int, typer.Option(min=0, help="Epochs before quantization.")]
 QuantizedEpochs = Annotated[int, typer.Option(min=1, help="Epochs with quantization in the loop.")]
+FrozenEpochs = Annotated[
+    int, typer.Option(min=0, help="Last epochs, with the normalisations as deployed.")
+]
 Batch = Annotated[int, typer.Option(min=2, help="Images per step.")]
 LearningRate = Annotated[float, typer.Option(min=0.0, help="Peak of the cosine schedule.")]
 Seed = Annotated[int, typer.Option(help="Of weights, order and augmentation.")]
@@ -45,9 +48,13 @@ Start = Annotated[
     Path | None,
     typer.Option(help="Weights to begin with: float_weights.safetensors of another run."),
 ]
-Teacher = Annotated[
-    Path | None,
-    typer.Option(help="Finished run of a more accurate network, whose probabilities are learned."),
+Teachers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--teacher",
+        help="Finished run of a more accurate network, whose probabilities are learned; "
+        "given more than once, the mean of theirs.",
+    ),
 ]
 
 
@@ -58,6 +65,7 @@ def command(
     network: Network = _RECIPE.network,
     float_epochs: FloatEpochs = _RECIPE.float_epochs,
     quantized_epochs: QuantizedEpochs = _RECIPE.quantized_epochs,
+    frozen_epochs: FrozenEpochs = _RECIPE.frozen_epochs,
     batch: Batch = _RECIPE.batch,
     learning_rate: LearningRate = _RECIPE.learning_rate,
     seed: Seed = _RECIPE.seed,
@@ -65,7 +73,7 @@ def command(
     device: Device = "cpu",
     workers: Workers = 1,
     start: Start = None,
-    teacher: Teacher = None,
+    teachers: Teachers = None,
     as_json: Json = False,
 ) -> None:
     """Train a network: float epochs first, then with 8-bit quantization in the loop.
@@ -77,10 +85,11 @@ def command(
         network=network,
         float_epochs=float_epochs,
         quantized_epochs=quantized_epochs,
+        frozen_epochs=frozen_epochs,
         batch=batch,
         learning_rate=learning_rate,
         seed=seed,
-        distillation=0.0 if teacher is None else TAUGHT_SHARE,
+        distillation=TAUGHT_SHARE if teachers else 0.0,
         compiled=compiled,
     )
     signs = read(data)
@@ -97,7 +106,7 @@ def command(
             device=device,
             workers=workers,
             start=start,
-            teacher=teacher,
+            teachers=teachers or (),
         )
     lines = (out / METRICS).read_text(encoding="utf-8").splitlines()
     metrics = [json.loads(line) for line in lines]

@@ -75,8 +75,8 @@ country's roads, which are not in the sample drive.
 Data: German Traffic Sign Recognition Benchmark (Stallkamp et al., Neural Networks 32, 2012),
 official training set without `val`. {_history(trained)}Recipe: {recipe["float_epochs"]} epochs
 in floating point, {recipe["quantized_epochs"]} with quantization in the loop, the last
-{recipe["frozen_epochs"]} with the normalisations as deployed; SGD with momentum 0.9, peak learning
-rate {recipe["learning_rate"]}, cosine decay, weight decay {recipe["weight_decay"]}, batch
+{recipe["frozen_epochs"]} with the normalisations as deployed; AdamW, peak learning rate
+{recipe["learning_rate"]}, cosine decay, weight decay {recipe["weight_decay"]}, batch
 {recipe["batch"]}, label smoothing {recipe["label_smoothing"]}, seed {recipe["seed"]}. Augmentation:
 position of the box, tilt and proportions, stroke width, light, blur, sharpness, resolution, noise,
 JPEG, occlusion; speed limits repainted with figures of other typefaces. Pictures of no class (speed
@@ -102,10 +102,12 @@ def _history(trained: TrainedRun) -> str:
             f"{earlier['float_epochs']} epochs, peak\n"
             f"learning rate {earlier['learning_rate']}, seed {earlier['seed']}. "
         )
-    if teacher := trained.taught_by:
+    if trained.taught_by:
+        names = [f"{each['network']} (seed {each['seed']})" for each in trained.taught_by]
         said += (
-            f"Taught by {teacher['network']} (seed {teacher['seed']}): its probabilities have\n"
-            f"{trained.recipe['distillation']:.0%} of the loss. "
+            f"Taught by {', '.join(names)}: "
+            f"{'its probabilities' if len(names) == 1 else 'the means of their probabilities'}\n"
+            f"have {trained.recipe['distillation']:.0%} of the loss. "
         )
     return said
 

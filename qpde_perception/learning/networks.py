@@ -106,11 +106,6 @@ CONFIGS: dict[str, NetworkConfig] = {
     "symmetric_mobilenet_v2_wide": WIDE,
     "symmetric_mobilenet_v2_wide_w4a8": replace(WIDE, weight_bits=4),
     **{f"{name}_mobilenet_v2": config for name, config in ALIKE.items()},
-    # At 32 x 32 pixels, less than half of the work: for comparisons that two cores can bear.
-    **{
-        f"{name}_mobilenet_v2_32": replace(ALIKE[name], input_size=32)
-        for name in ("symmetric", "twin", "ordinary")
-    },
     "symmetric_mobilenet_v2_tiny": TINY,
     "symmetric_mobilenet_v2_tiny_w4a8": replace(TINY, weight_bits=4),
     "twin_mobilenet_v2_tiny": replace(TINY, flavour="twin"),

@@ -12,7 +12,7 @@ from qpde_perception.learning.rounding_noise import otherwise_rounded, variance_
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from qpde_perception.learning.distillation import Teacher
+    from qpde_perception.learning.distillation import Teachers
 
 WARM_UP = 3
 """Steps before a capture: libraries choose and allocate what they need."""
@@ -49,7 +49,7 @@ class EagerStep:
         smoothing: float,
         half: bool,
         noise_penalty: float = 0.0,
-        teacher: Teacher | None = None,
+        teachers: Teachers | None = None,
         taught_share: float = 0.0,
     ) -> None:
         """Prepare.
@@ -59,13 +59,13 @@ class EagerStep:
             smoothing: Probability mass spread over the other classes.
             half: Compute in bfloat16 where that is safe.
             noise_penalty: Weight of the predicted variance of the logits' differences in the loss.
-            teacher: Whose probabilities are learned as well.
-            taught_share: Share of the loss that is the distance to the teacher, in [0, 1].
+            teachers: Whose probabilities are learned as well.
+            taught_share: Share of the loss that is the distance to the teachers, in [0, 1].
         """
         self.network = network
         self._smoothing, self._half = smoothing, half
         self._noise_penalty = noise_penalty
-        self._teacher, self._taught_share = teacher, taught_share
+        self._teachers, self._taught_share = teachers, taught_share
 
     def __call__(self, pixels: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, and leave its gradients in the parameters."""
@@ -76,8 +76,8 @@ class EagerStep:
         with torch.autocast(kind, torch.bfloat16, enabled=self._half, cache_enabled=kind == "cpu"):
             logits, variance = self._answers(pixels)
         loss = sign_loss(logits, targets, self._smoothing)
-        if self._teacher is not None:
-            loss = torch.lerp(loss, self._teacher.loss(logits, pixels), self._taught_share)
+        if self._teachers is not None:
+            loss = torch.lerp(loss, self._teachers.loss(logits, pixels), self._taught_share)
         if variance is not None:
             loss = loss + self._noise_penalty * variance.mean()
         loss.backward()  # type: ignore[no-untyped-call]

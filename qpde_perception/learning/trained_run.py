@@ -15,6 +15,7 @@ from qpde_perception.learning.networks import DeployableMobileNetV2, NetworkConf
 from qpde_perception.learning.quantizers import set_active
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -36,7 +37,7 @@ class TrainedRun:
         recipe: The recipe, as plain values.
         begun_with: The recipe of the run whose float weights it began with; None where it began
             with none, or with some of unknown origin.
-        taught_by: The recipe of the run whose network taught it; None where there was no teacher.
+        taught_by: The recipes of the runs whose networks taught it.
     """
 
     network: DeployableMobileNetV2
@@ -45,7 +46,7 @@ class TrainedRun:
     labels: tuple[str, ...]
     recipe: dict[str, Any]
     begun_with: dict[str, Any] | None
-    taught_by: dict[str, Any] | None
+    taught_by: tuple[dict[str, Any], ...]
 
 
 def load_run(folder: Path) -> TrainedRun:
@@ -69,7 +70,7 @@ def load_run(folder: Path) -> TrainedRun:
         raise LearningError(msg) from None
     set_active(network, active=True)
     network.eval()
-    begun_with, taught_by = document.get("begun_with"), document.get("taught_by")
+    begun_with, taught_by = document.get("begun_with"), tuple(document.get("taught_by", ()))
     return TrainedRun(network, recipe["network"], spec, labels, recipe, begun_with, taught_by)
 
 
@@ -124,7 +125,7 @@ def save_run(
     spec: InputSpec,
     *,
     start: Path | None,
-    teacher: Path | None,
+    teachers: Sequence[Path],
 ) -> None:
     """Write what `load_run` reads.
 
@@ -135,13 +136,13 @@ def save_run(
         names: Class names.
         spec: The network's input.
         start: Float weights that the run began with, if any.
-        teacher: Folder of the run whose network taught, if any.
+        teachers: Folders of the runs whose networks taught.
     """
     save_weights(network, folder / WEIGHTS)
     document = {
         "training": recipe,
         "begun_with": None if start is None else _recipe_in(start.parent),
-        "taught_by": None if teacher is None else _recipe_in(teacher),
+        "taught_by": [load_run(folder).recipe for folder in teachers],
         "network": network.config.as_dict(),
         "labels": list(names),
         "input": spec.model_dump(),

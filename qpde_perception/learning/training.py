@@ -14,7 +14,7 @@ import torch
 from qpde_perception.frames import keep_memory
 from qpde_perception.learning.batches import BatchFeeder, BatchSource
 from qpde_perception.learning.checkpoints import METRICS, resume, save_checkpoint
-from qpde_perception.learning.distillation import load_teacher
+from qpde_perception.learning.distillation import load_teachers
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.layers import PositiveBatchNorm
 from qpde_perception.learning.networks import DeployableMobileNetV2, build_network
@@ -35,12 +35,13 @@ from qpde_perception.learning.trained_run import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from qpde_perception.frames import InputSpec
-    from qpde_perception.learning.distillation import Teacher
+    from qpde_perception.learning.distillation import Teachers
     from qpde_perception.learning.signs import SignSet
 
 CALIBRATION_BATCHES = 20
@@ -65,8 +66,8 @@ class TrainingConfig:
         label_smoothing: Probability mass spread over the other classes.
         noise_penalty: Weight, in the loss, of the variance that rounding the activations is
             predicted to give the differences of the logits (PAPER: section 7c).
-        distillation: Share of the loss that is the distance to a teacher's probabilities, in
-            [0, 1]; the classes of the images have the rest.
+        distillation: Share of the loss that is the distance to the teachers' probabilities,
+            in [0, 1]; the classes of the images have the rest.
         seed: Of weights, order and augmentation.
         bfloat16: Run the float epochs in bfloat16 where the processor does.
         compiled: Fuse the rounding of the quantized epochs with `torch.compile`; on a CPU that
@@ -74,13 +75,13 @@ class TrainingConfig:
     """
 
     network: str = "symmetric_mobilenet_v2_wide"
-    float_epochs: int = 81
-    quantized_epochs: int = 14
-    frozen_epochs: int = 6
-    frozen_learning_rate: float = 0.002
+    float_epochs: int = 29
+    quantized_epochs: int = 8
+    frozen_epochs: int = 4
+    frozen_learning_rate: float = 0.0005
     batch: int = 128
-    learning_rate: float = 0.1
-    weight_decay: float = 1e-4
+    learning_rate: float = 0.012
+    weight_decay: float = 0.01
     label_smoothing: float = 0.02
     noise_penalty: float = 0.0
     distillation: float = 0.0
@@ -122,7 +123,7 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     start: Path | None = None,
-    teacher: Path | None = None,
+    teachers: Sequence[Path] = (),
 ) -> DeployableMobileNetV2:
     """Train a network, or go on where an interrupted run stopped.
 
@@ -136,8 +137,8 @@ def train(
         device: Where to compute: `cpu` or `cuda`.
         workers: Processes that prepare batches; their number does not change what is learned.
         start: Float weights of an earlier run to begin with, of the same shape.
-        teacher: Folder of a finished run whose network teaches; `distillation` is above 0 if and
-            only if there is one.
+        teachers: Folders of finished runs whose networks teach; `distillation` is above 0 if and
+            only if there are any.
 
     Returns:
         The trained network, on its grid, on the CPU; its probabilities at the temperature under
@@ -145,7 +146,7 @@ def train(
 
     Raises:
         LearningError: If the folder holds a run with another recipe or a damaged checkpoint, there
-            are fewer images than one batch, the device is missing, `start` or `teacher` does not
+            are fewer images than one batch, the device is missing, `start` or a teacher does not
             fit, or the loss is no longer a number.
     """
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
@@ -155,10 +156,10 @@ def train(
     if len(pupils) < config.batch:
         msg = f"{len(pupils)} images to learn from are fewer than one batch of {config.batch}"
         raise LearningError(msg)
-    if (teacher is None) != (config.distillation == 0.0):
-        msg = f"a share of distillation of {config.distillation} does not go with {teacher=}"
+    if bool(teachers) != (config.distillation > 0.0):
+        msg = f"a share of distillation of {config.distillation} does not go with {teachers=}"
         raise LearningError(msg)
-    taught = None if teacher is None else load_teacher(teacher, signs.names, spec)
+    taught = load_teachers(teachers, signs.names, spec) if teachers else None
     folder.mkdir(parents=True, exist_ok=True)
     source = BatchSource(pupils, spec, config.batch, config.seed)
     keep_memory()
@@ -173,9 +174,9 @@ def train(
             watcher=watcher,
             device=device,
             start=start,
-            teacher=taught,
+            teachers=taught,
         )
-    save_run(folder, asdict(config), network, signs.names, spec, start=start, teacher=teacher)
+    save_run(folder, asdict(config), network, signs.names, spec, start=start, teachers=teachers)
     return network
 
 
@@ -189,15 +190,15 @@ def _train(
     watcher: Watcher,
     device: str,
     start: Path | None,
-    teacher: Teacher | None,
+    teachers: Teachers | None,
 ) -> DeployableMobileNetV2:
     torch.manual_seed(config.seed)
     network = build_network(config.network)
     if start is not None:
         begin_with(network, start)
     network.to(device, memory_format=LAYOUT)  # type: ignore[call-overload]
-    if teacher is not None:
-        teacher.network.to(device, memory_format=LAYOUT)  # type: ignore[call-overload]
+    if teachers is not None:
+        teachers.networks.to(device, memory_format=LAYOUT)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     first = resume(folder, config, network, optimizer)
     pictures = prepared_pixels(watched, spec)
@@ -210,7 +211,7 @@ def _train(
         set_active(network, active=quantized)
         _freeze(network, frozen=epoch >= config.first_frozen)
         if step is None or epoch in (config.float_epochs, config.first_frozen):
-            step = _step_of(network, config, teacher, quantized=quantized)
+            step = _step_of(network, config, teachers, quantized=quantized)
         loss = _train_epoch(step, optimizer, feeder, config, epoch=epoch, watcher=watcher)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
@@ -253,7 +254,7 @@ def _as_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
 def _step_of(
     network: DeployableMobileNetV2,
     config: TrainingConfig,
-    teacher: Teacher | None,
+    teachers: Teachers | None,
     *,
     quantized: bool,
 ) -> EagerStep | GraphedStep:
@@ -269,7 +270,7 @@ def _step_of(
         smoothing=config.label_smoothing,
         half=config.bfloat16 and not quantized,
         noise_penalty=config.noise_penalty,
-        teacher=teacher,
+        teachers=teachers,
         taught_share=config.distillation,
     )
     return step if _device_of(network).type == "cpu" else GraphedStep(step)
@@ -319,18 +320,19 @@ def _learning_rate(config: TrainingConfig, epoch: float) -> float:
 
 
 def _optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    # Kernels are normalised before they are used, so their gradients are the smaller the larger
+    # they are: steps of plain gradient descent would turn them ten times as slowly.
     clippings = [p for n, p in network.named_parameters() if n.endswith("alpha")]
     plain = [p for n, p in network.named_parameters() if p.ndim == 1]
     weights = [p for p in network.parameters() if p.ndim > 1]
-    return torch.optim.SGD(
+    return torch.optim.AdamW(
         [
             {"params": weights, "share": 1.0, "weight_decay": config.weight_decay},
             {"params": plain, "share": 1.0, "weight_decay": 0.0},
             {"params": clippings, "share": 0.1, "weight_decay": 0.0},
         ],
         lr=config.learning_rate,
-        momentum=0.9,
-        nesterov=True,
+        fused=True,
     )
 
 

@@ -124,7 +124,7 @@ def test_packed_bundle_is_found_on_its_shelf(bundle, monkeypatch):
     assert bundle.path in list_models()
 
 
-def run_of(manifest, begun_with=None, taught_by=None):
+def run_of(manifest, begun_with=None, taught_by=()):
     """Return a run of the default recipe; a card tells nothing of its weights."""
     network = DeployableMobileNetV2(CONFIGS["symmetric_mobilenet_v2_tiny"])
     recipe = asdict(TrainingConfig(distillation=0.8 if taught_by else 0.0))
@@ -156,9 +156,14 @@ def test_card_names_the_run_that_a_training_began_with(shipped_bundle):
     assert "earlier run" not in write_card(manifest, run_of(manifest), "symmetric")
 
 
-def test_card_names_the_teacher(shipped_bundle):
+def test_card_names_the_teachers(shipped_bundle):
     manifest = shipped_bundle.manifest
     teacher = asdict(TrainingConfig(network="ordinary_mobilenet_v2", seed=7))
-    card = write_card(manifest, run_of(manifest, taught_by=teacher), "symmetric")
-    assert "Taught by ordinary_mobilenet_v2 (seed 7): its probabilities have\n80% of the" in card
+    card = write_card(manifest, run_of(manifest, taught_by=(teacher,)), "symmetric")
+    name = "ordinary_mobilenet_v2 (seed 7)"
+    assert f"Taught by {name}: its probabilities\nhave 80% of the loss." in card
+    taught = run_of(manifest, taught_by=(teacher, {**teacher, "seed": 8}))
+    names = f"{name}, ordinary_mobilenet_v2 (seed 8)"
+    card = write_card(manifest, taught, "symmetric")
+    assert f"Taught by {names}: the means of their probabilities\nhave 80% of the" in card
     assert "Taught" not in write_card(manifest, run_of(manifest), "symmetric")
