@@ -320,8 +320,8 @@ def _learning_rate(config: TrainingConfig, epoch: float) -> float:
 
 
 def _optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    # Kernels are normalised before they are used, so their gradients are the smaller the larger
-    # they are: steps of plain gradient descent would turn them ten times as slowly.
+    # Kernels are normalised before they are used, so the larger they are, the smaller is their
+    # gradient: gradient descent with one rate for all parameters turns them too slowly.
     clippings = [p for n, p in network.named_parameters() if n.endswith("alpha")]
     plain = [p for n, p in network.named_parameters() if p.ndim == 1]
     weights = [p for p in network.parameters() if p.ndim > 1]
