@@ -38,6 +38,12 @@ Device = Annotated[str, typer.Option(help="Where to compute: cpu or cuda.")]
 Workers = Annotated[
     int, typer.Option(min=1, help="Processes that prepare batches; they change only the speed.")
 ]
+NoisePenalty = Annotated[
+    float,
+    typer.Option(
+        min=0.0, help="Weight, in the loss, of what rounding activations does to the logits."
+    ),
+]
 Compiled = Annotated[
     bool,
     typer.Option(
@@ -69,6 +75,7 @@ def command(
     batch: Batch = _RECIPE.batch,
     learning_rate: LearningRate = _RECIPE.learning_rate,
     seed: Seed = _RECIPE.seed,
+    noise_penalty: NoisePenalty = _RECIPE.noise_penalty,
     compiled: Compiled = False,
     device: Device = "cpu",
     workers: Workers = 1,
@@ -90,6 +97,7 @@ def command(
         learning_rate=learning_rate,
         seed=seed,
         distillation=TAUGHT_SHARE if teachers else 0.0,
+        noise_penalty=noise_penalty,
         compiled=compiled,
     )
     signs = read(data)

@@ -39,6 +39,8 @@ def write_card(manifest: Manifest, trained: TrainedRun, flavour: Flavour) -> str
         flavour: What the network's blocks are.
     """
     spec, recipe = manifest.input, trained.recipe
+    weight = recipe["noise_penalty"]
+    penalty = f"penalty on rounding noise {weight:g}, " if weight else ""
     rows = "\n".join(
         f"| {entry.data} | {entry.images:,} | {entry.top1:.2%} | {entry.engine} "
         f"| `{entry.command}` |"
@@ -76,7 +78,7 @@ Data: German Traffic Sign Recognition Benchmark (Stallkamp et al., Neural Networ
 official training set without `val`. {_history(trained)}Recipe: {recipe["float_epochs"]} epochs
 in floating point, {recipe["quantized_epochs"]} with quantization in the loop, the last
 {recipe["frozen_epochs"]} with the normalisations as deployed; AdamW, peak learning rate
-{recipe["learning_rate"]}, cosine decay, weight decay {recipe["weight_decay"]}, batch
+{recipe["learning_rate"]}, cosine decay, weight decay {recipe["weight_decay"]}, {penalty}batch
 {recipe["batch"]}, label smoothing {recipe["label_smoothing"]}, seed {recipe["seed"]}. Augmentation:
 position of the box, tilt and proportions, stroke width, light, blur, sharpness, resolution, noise,
 JPEG, occlusion; speed limits repainted with figures of other typefaces. Pictures of no class (speed

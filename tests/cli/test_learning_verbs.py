@@ -59,9 +59,11 @@ def test_the_whole_road_from_an_archive_to_a_replayed_drive(pack, qpde, tmp_path
     assert made.document["splits"]["val"] == {"images": CLASSES * FRAMES, "tracks": CLASSES}
     assert made.document["splits"]["test-a"]["images"] == CLASSES
 
-    trained = train(qpde, prepared, run)
+    trained = train(qpde, prepared, run, "--noise-penalty", 0.5, "--frozen-epochs", 0)
     assert trained.code == 0, trained.err
     assert trained.document["epochs"] == 2
+    recipe = json.loads((run / "training.json").read_text())["training"]
+    assert (recipe["noise_penalty"], recipe["frozen_epochs"]) == (0.5, 0)
     assert (run / "training.svg").read_text().startswith("<?xml")
 
     drive = tmp_path / "drive.mcap"

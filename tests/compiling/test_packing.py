@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +154,13 @@ def test_card_names_the_run_that_a_training_began_with(shipped_bundle):
     card = write_card(manifest, run_of(manifest, earlier), "symmetric")
     assert "an earlier run: 77 epochs, peak\nlearning rate 0.03, seed 5." in card
     assert "earlier run" not in write_card(manifest, run_of(manifest), "symmetric")
+
+
+def test_card_names_the_penalty_of_a_training_that_had_one(shipped_bundle):
+    manifest, run = shipped_bundle.manifest, run_of(shipped_bundle.manifest)
+    assert "penalty" not in write_card(manifest, run, "symmetric")
+    run = replace(run, recipe={**run.recipe, "noise_penalty": 1.5})
+    assert "penalty on rounding noise 1.5, batch" in write_card(manifest, run, "symmetric")
 
 
 def test_card_names_the_teachers(shipped_bundle):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from qpde_perception.learning.distillation import TEMPERATURE, Teachers, load_teachers
 from qpde_perception.learning.errors import LearningError
+from qpde_perception.learning.quantizers import ActivationQuantizer, on_grid
 from qpde_perception.learning.signs import SignSet, prepared_pixels
 from qpde_perception.learning.stepping import EagerStep
 from qpde_perception.learning.trained_run import load_run
@@ -95,6 +97,28 @@ def test_a_pupil_believes_its_teacher_more_than_the_classes_where_that_has_all_t
         answers = predict(load_run(folder).network, pixels).argmax(1)
         # The teacher learned every sign by the name of the next one.
         assert np.mean(answers == (watched.labels + 1) % 5) > 0.9
+
+
+def test_a_compiled_training_fuses_the_rounding_of_its_teachers_as_well(
+    signs, teacher, tmp_path, monkeypatch
+):
+    rounded = Counter()
+
+    def fused(x, *grid):
+        rounded[share] += 1
+        return on_grid(x, *grid)
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fused)
+    for share, teachers in ((0.0, ()), (0.8, (teacher,))):
+        config = replace(CONFIG, float_epochs=1, compiled=True, distillation=share)
+        train(config, signs, SPEC, tmp_path / str(share), Watcher(), teachers=teachers)
+    share, network = "once", load_run(teacher).network
+    for part in network.modules():
+        if isinstance(part, ActivationQuantizer):
+            part.rounding = fused
+    predict(network, np.zeros((1, 16, 16, 3), np.uint8))
+    steps = len(signs.split("train")) // CONFIG.batch * CONFIG.quantized_epochs
+    assert rounded[0.8] - rounded[0.0] == rounded["once"] * steps > 0
 
 
 def test_a_killed_lesson_goes_on_to_the_same_weights_and_names_its_teacher(
