@@ -192,6 +192,14 @@ def _comparison(network: str, precision: str, rows: Sequence[Row]) -> str:
     parts = [f"{row['flavour']} x{row['growth']:.2f}" for row in known]
     text = f"{network} at {precision}, error after the last block over the first: "
     text += f"{', '.join(parts) or 'no figures'}."
+    within = {row["flavour"]: _growth_within_stages(row["layers"]) for row in known}
+    parts = [
+        f"{flavour} {', '.join(f'x{growth:.2f}' for growth in growths)}"
+        for flavour, growths in within.items()
+        if growths
+    ]
+    if parts:
+        text += f" Within each stage, last block over first: {'; '.join(parts)}."
     twins = [row for row in known if row["flavour"] == "twin"]
     for twin, row in ((twin, row) for twin in twins for row in known if row is not twin):
         ratios, noise = [], []
@@ -207,6 +215,14 @@ def _comparison(network: str, precision: str, rows: Sequence[Row]) -> str:
             f" {number(noise[1], 1)} dB above the twin there (below, where negative)."
         )
     return text
+
+
+def _growth_within_stages(layers: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the error after the last block over that after the first, of stages of several."""
+    stages: dict[str, list[float]] = {}
+    for layer in layers[:-BEHIND_BLOCKS]:
+        stages.setdefault(layer["name"].rpartition(".")[0], []).append(layer["rms"])
+    return [rms[-1] / rms[0] for rms in stages.values() if len(rms) > 1 and rms[0]]
 
 
 EXPERIMENT = Experiment(

@@ -68,10 +68,10 @@ def test_more_bits_mean_less_error(images, network):
     assert all(f["rms"] < 0.3 * c["rms"] for f, c in zip(fine, coarse, strict=True))
 
 
-def measured(scale):
+def measured(scale, blocks=("a", "b")):
     layers = [
-        {"name": name, "rms": rms * scale, "sqnr_db": 20.0}
-        for name, rms in (("a", 0.1), ("b", 0.2), ("pooled", 0.3), ("logits", 0.4))
+        {"name": name, "rms": 0.1 * place * scale, "sqnr_db": 20.0}
+        for place, name in enumerate((*blocks, "pooled", "logits"), start=1)
     ]
     return {"test_top1_float_activations": 0.45, "layers": layers}
 
@@ -96,6 +96,18 @@ def test_the_reading_holds_the_twin_against_the_symmetric_network():
     assert "twin x2.00, paper x2.00" in shown.reading[0]
     assert "3.00 times that of paper after the last block and 3.00 times" in shown.reading[0]
     assert len(shown.head) == len(shown.table[0])
+
+
+def test_the_reading_tells_growth_within_stages_from_growth_across_them():
+    blocks = ("stages.0.0", "stages.0.1", "stages.1.0", "stages.2.0", "stages.2.1")
+    results = [
+        Result(run_of(flavour), OUTCOME, measured(scale, blocks))
+        for flavour, scale in (("twin", 3.0), ("paper", 1.0))
+    ]
+    (reading,) = present(summarise(results)).reading
+    assert "over the first: twin x5.00, paper x5.00. Within each stage" in reading
+    # A stage of one block has no growth of its own.
+    assert "last block over first: twin x2.00, x1.25; paper x2.00, x1.25." in reading
 
 
 def test_a_diverged_run_has_a_row_without_figures():
