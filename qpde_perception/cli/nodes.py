@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpde_perception.bags import open_drive
@@ -19,10 +21,10 @@ from qpde_perception.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 _SAMPLE = "traffic_signs.mcap"
 _ENDING_S = 10.0
+_OWN_DOMAINS = range(100, 200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,29 @@ def _sample() -> Path:
         if (folder / _SAMPLE).is_file():
             return folder / _SAMPLE
     msg = "the sample drive is not here; name a drive"
+    raise CommandError(msg)
+
+
+@contextmanager
+def own_domain() -> Iterator[int]:
+    """Keep a ROS domain that no other command on this machine has that asks here.
+
+    Raises:
+        CommandError: If all of them are taken.
+    """
+    import fcntl  # noqa: PLC0415  (not on Windows, where only the nodes' verbs are missed)
+
+    with ExitStack() as stack:
+        for domain in _OWN_DOMAINS:
+            path = Path(tempfile.gettempdir(), f"qpde-ros-domain-{domain}.lock")
+            try:
+                lock = stack.enter_context(path.open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):  # another command's, another user's
+                continue
+            yield domain
+            return
+    msg = f"all ROS domains from {_OWN_DOMAINS[0]} to {_OWN_DOMAINS[-1]} are in use here"
     raise CommandError(msg)
 
 

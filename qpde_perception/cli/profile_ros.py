@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -108,11 +107,9 @@ def profile_through_ros(model: str | None, asked: RosProfile) -> tuple[Profile, 
         "engine": subject.engine,
         "threads": str(subject.threads),
     }
-    # Nobody else on this machine is meant to hear it, nor to be heard.
-    domain = 100 + os.getpid() % 100
     with tempfile.TemporaryDirectory() as folder, sampled(asked.sensor_interval_s) as samples:
         start_s = time.monotonic()
-        with RosBench(asked.camera, parameters, Path(folder), domain) as bench:
+        with RosBench(asked.camera, parameters, Path(folder)) as bench:
             peak, fixed = _trials(bench, search, asked)
     run = Run(
         subject=subject,

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from qpde_perception.cli.errors import CommandError
-from qpde_perception.cli.nodes import ended_after, node_command, on_domain
+from qpde_perception.cli.nodes import ended_after, node_command, on_domain, own_domain
 from qpde_perception.profiling.trials import Trial
 from qpde_perception.profiling.yardstick import Yardstick
 
@@ -79,14 +79,11 @@ class RosBench:
         camera: What is played.
         parameters: The classifier's parameters.
         folder: Where logs may lie.
-        domain: ROS domain of the nodes; this machine alone hears it.
     """
 
-    def __init__(
-        self, camera: PlayedCamera, parameters: Mapping[str, str], folder: Path, domain: int
-    ) -> None:
+    def __init__(self, camera: PlayedCamera, parameters: Mapping[str, str], folder: Path) -> None:
         self._camera, self._parameters, self._folder = camera, parameters, folder
-        self._environment = on_domain(domain) | {"ROS_LOG_DIR": str(folder / "ros")}
+        self._environment: dict[str, str] = {}
         self._yardstick = Yardstick()
         self._stack = ExitStack()
         self._ready = threading.Event()
@@ -100,6 +97,9 @@ class RosBench:
             CommandError: If it does not, with what it said last.
         """
         with ExitStack() as stack:
+            # Nobody else on this machine is meant to hear it, nor to be heard.
+            domain = on_domain(stack.enter_context(own_domain()))
+            self._environment = domain | {"ROS_LOG_DIR": str(self._folder / "ros")}
             kind = "detections" if self._camera.regions else "classification"
             answers = {"topic": f"/classifier/output/{kind}", "kind": kind}
             given = {**self._camera.parameters, **self._parameters}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from qpde_perception.cli.errors import CommandError
-from qpde_perception.cli.nodes import played_camera
+from qpde_perception.cli.nodes import own_domain, played_camera
 from qpde_perception.cli.ros_bench import RosBench
 from qpde_perception.profiling import compare, read_profile
 
@@ -117,13 +120,49 @@ def test_the_file_of_ros2_benchmark_is_no_profile_and_the_one_to_compare_is_name
     assert "give the profile.json of qpde profile" in call.err
 
 
+KEEP_A_DOMAIN = """
+from qpde_perception.cli.nodes import own_domain
+with own_domain() as domain:
+    print(domain, flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def locks(tmp_path, monkeypatch):
+    """Other tests keep domains meanwhile."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("locks")
+def test_a_ros_domain_belongs_to_one_command_until_it_ends():
+    command = [sys.executable, "-c", KEEP_A_DOMAIN]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert int(other.stdout.readline()) == 100
+    with own_domain() as first, own_domain() as second:
+        assert (first, second) == (101, 102)
+        other.communicate("\n")
+        with own_domain() as third:
+            assert third == 100
+
+
+@pytest.mark.usefixtures("locks")
+def test_where_all_ros_domains_are_taken_a_command_says_so():
+    with ExitStack() as stack:
+        taken = [stack.enter_context(own_domain()) for _ in range(100)]
+        assert taken == list(range(100, 200))
+        with pytest.raises(CommandError, match="all ROS domains from 100 to 199 are in use here"):
+            stack.enter_context(own_domain())
+
+
 @needs_ros
 def test_a_node_that_cannot_serve_is_given_up_with_what_it_said(tmp_path, sample):
     camera = played_camera(sample, None)
     wrong = {"model": str(tmp_path / "nowhere")}
     with (
         pytest.raises(CommandError, match=r"classifier cannot serve(.|\n)*nowhere"),
-        RosBench(camera, wrong, tmp_path, 100 + os.getpid() % 100),
+        RosBench(camera, wrong, tmp_path),
     ):
         pytest.fail("it served")
 
@@ -136,7 +175,7 @@ def test_a_node_that_is_silent_and_a_player_and_a_node_that_end_are_said(
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(tmp_path / "quick.xml"))
     parameters = {"model": str(model), "engine": "onnxruntime", "max_age_ms": "0.001"}
     camera = played_camera(sample, None)
-    with RosBench(camera, parameters, tmp_path, 100 + os.getpid() % 100) as bench:
+    with RosBench(camera, parameters, tmp_path) as bench:
         with pytest.raises(CommandError, match="did not answer one of 10 frames sent at 50 Hz"):
             bench.trial(50.0, 0.2)
         bench._camera = replace(camera, topic="/nope")

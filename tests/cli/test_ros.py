@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import pytest
 
 from qpde_perception.cli.main import run
+from qpde_perception.cli.nodes import own_domain
 
 needs_ros = pytest.mark.skipif(
     find_spec("rclpy") is None or find_spec("vision_msgs") is None,
@@ -19,17 +20,17 @@ needs_ros = pytest.mark.skipif(
 
 @needs_ros
 def test_the_demo_classifies_the_sample_drive_and_ends_all_its_processes():
-    domain = str(100 + os.getpid() % 100)
     command = [sys.executable, "-m", "qpde_perception.cli.main", "ros", "demo"]
-    demo = subprocess.Popen(
-        [*command, "--rate", "10", "--domain", domain, "--seconds", "15"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"COLUMNS": "200"},
-        start_new_session=True,
-    )
-    out, err = demo.communicate(timeout=100)
+    with own_domain() as domain:
+        demo = subprocess.Popen(
+            [*command, "--rate", "10", "--domain", str(domain), "--seconds", "15"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"COLUMNS": "200"},
+            start_new_session=True,
+        )
+        out, err = demo.communicate(timeout=100)
     assert demo.returncode == 0, err
     with pytest.raises(ProcessLookupError):  # nobody is left of its process group
         os.killpg(demo.pid, 0)
