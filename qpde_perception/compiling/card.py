@@ -167,7 +167,7 @@ def _certificate_text(found: Certificate) -> str:
     return f"""
 What quantizing the activations changes, on {found.images} frames: the logits of `{found.engine}`
 against the same integer weights with activations neither rounded nor clipped. Again with
-`qpde certify --model MODEL --data DATA`.
+`qpde certify --model MODEL --data DATA --images {found.images}`.
 
 | question | answer |
 |---|---|

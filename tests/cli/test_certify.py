@@ -53,12 +53,14 @@ def test_what_it_writes_is_part_of_a_whole_model(tiny, qpde):
     from qpde_perception.bundles import CERTIFICATE, load_bundle
 
     for _ in range(2):
-        found = qpde("certify", "--model", tiny.path, "--write", "--json").document
+        found = qpde("certify", "--model", tiny.path, "--images", 2, "--write", "--json").document
     bundle = load_bundle(tiny.path)
     written = json.loads(bundle.read(CERTIFICATE))
     assert {"model": "tiny", **written} == found
     assert CERTIFICATE in bundle.manifest.files
-    assert bundle.read("CARD.md").decode().count("## Certificate") == 1
+    card = bundle.read("CARD.md").decode()
+    assert card.count("## Certificate") == 1
+    assert "`qpde certify --model MODEL --data DATA --images 2`" in card
 
 
 def test_an_engine_that_computes_another_network_fails_the_check(tiny, qpde):
