@@ -29,7 +29,7 @@ Network = Annotated[str, typer.Option(help=f"One of: {', '.join(sorted(CONFIGS))
 FloatEpochs = Annotated[int, typer.Option(min=0, help="Epochs before quantization.")]
 QuantizedEpochs = Annotated[int, typer.Option(min=1, help="Epochs with quantization in the loop.")]
 FrozenEpochs = Annotated[
-    int, typer.Option(min=0, help="Last epochs, with the normalisations as deployed.")
+    int, typer.Option(min=0, help="How many of the last epochs keep the statistics as deployed.")
 ]
 Batch = Annotated[int, typer.Option(min=2, help="Images per step.")]
 LearningRate = Annotated[float, typer.Option(min=0.0, help="Peak of the cosine schedule.")]

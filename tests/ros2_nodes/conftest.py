@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from qpde_perception.cli.nodes import own_domain
 
 ROOT = Path(__file__).parents[2]
 # Generous, for machines that have much else to do; nothing waits longer than it must.
@@ -109,24 +109,16 @@ class Listener:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_domain(tmp_path_factory):
+def domain(tmp_path_factory):
     """Give this process a ROS domain of its own on this machine, and keep it while it runs."""
     profiles = tmp_path_factory.mktemp("fastdds") / "profiles.xml"
     profiles.write_text(PROFILES)
-    for domain in range(1, 100):
-        with Path(tempfile.gettempdir(), f"ros-domain-{domain}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("ROS_DOMAIN_ID", str(domain))
-                patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-                patch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(profiles))
-                patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-                yield domain
-            return
-    pytest.fail("all ROS domains are taken by other tests")
+    with own_domain() as domain, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        patch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(profiles))
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        yield domain
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +147,7 @@ def start_node(tmp_path, log_folder, monkeypatch):
 
 
 @pytest.fixture
-def listener(own_domain):
+def listener(domain):
     """A node of the test's own process that runs in a thread."""
     rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed (the extra `ros`)")
     from rclpy.context import Context

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import uuid
 from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from qpde_perception.bags.definitions import MESSAGE_TEXTS, typestore
+from qpde_perception.cli.nodes import own_domain
 from ros2_nodes.interfaces import state
 from ros2_nodes.interfaces.__main__ import main
 from ros2_nodes.interfaces.building import (
@@ -103,18 +103,18 @@ for publisher, message in zip(publishers, messages):
 
 @needs_ros
 def test_two_processes_exchange_the_built_messages():
-    # A domain of its own: nothing else on this machine hears it.
-    variables = {**os.environ, "ROS_DOMAIN_ID": str(1 + uuid.uuid4().int % 100)}
-    reader = subprocess.Popen(
-        [sys.executable, "-c", SUBSCRIBER], env=variables, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert reader.stdout.readline() == "ready\n"
-        subprocess.run([sys.executable, "-c", PUBLISHER], env=variables, check=True, timeout=60)
-        output, _ = reader.communicate(timeout=60)
-    finally:
-        reader.kill()
-        reader.wait()
+    with own_domain() as domain:
+        variables = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+        reader = subprocess.Popen(
+            [sys.executable, "-c", SUBSCRIBER], env=variables, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert reader.stdout.readline() == "ready\n"
+            subprocess.run([sys.executable, "-c", PUBLISHER], env=variables, check=True, timeout=60)
+            output, _ = reader.communicate(timeout=60)
+        finally:
+            reader.kill()
+            reader.wait()
     assert output.splitlines() == [
         "camera 14",
         "7 12.5 0.5",
