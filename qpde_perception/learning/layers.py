@@ -55,39 +55,29 @@ class PositiveBatchNorm(nn.Module):
     Attributes:
         log_scale: Logarithm of the scale, shape (channels,).
         shift: Shape (channels,).
-        limit: Factors on the scale, at most one, that a block sets so as not to step too far: one
-            for all channels, or one for each; None where no block does.
     """
 
-    def __init__(self, channels: int, *, scale: float = 1.0, limit: Tensor | None = None) -> None:
+    def __init__(self, channels: int, *, scale: float = 1.0) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.full((channels,), float(scale)).log())
         self.shift = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
-        self.register_buffer("limit", limit)
         self.mean: Tensor
         self.variance: Tensor
-        self.limit: Tensor | None
         self.momentum = 0.1
         self.epsilon = 1e-5
         self.frozen = False
 
     @property
     def scale(self) -> Tensor:
-        """The scale within its limit, shape (channels,)."""
-        scale = self.log_scale.exp()
-        return scale if self.limit is None else scale * self.limit
+        """What the normalised values are multiplied with, shape (channels,)."""
+        return self.log_scale.exp()
 
     @property
     def slope(self) -> Tensor:
         """What a sum is multiplied with outside of training, shape (channels,)."""
         return self.scale / (self.variance + self.epsilon).sqrt()
-
-    @property
-    def unlimited_slope(self) -> Tensor:
-        """The same without the limit."""
-        return self.log_scale.exp() / (self.variance + self.epsilon).sqrt()
 
     def deployed(self, requantization: Requantization) -> tuple[Tensor, Tensor]:
         """Return slope and offset as the integers have them, each of shape (channels,)."""

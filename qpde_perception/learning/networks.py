@@ -12,9 +12,10 @@ from torch.nn import functional as F  # noqa: N812  (the field's name)
 
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.layers import PooledHead, QuantizedConv
+from qpde_perception.learning.limited import LimitedBlock, StepLimit
 from qpde_perception.learning.ordinary import InvertedResidual
 from qpde_perception.learning.quantizers import ActivationQuantizer
-from qpde_perception.learning.symmetric import StepLimit, SymmetricBlock
+from qpde_perception.learning.symmetric import SymmetricBlock
 from qpde_perception.learning.total_variation import SmoothingConfig, TotalVariationStep
 from qpde_perception.learning.twin import TwinBlock
 
@@ -86,16 +87,19 @@ TINY = NetworkConfig(
     input_size=16, classes=5, widths=(8, 16), depths=(1, 1), expansions=(2, 2), features=16
 )
 WIDE = NetworkConfig(widths=(40, 80, 160))
-LIMITS: dict[str, dict[str, Any]] = {
-    "stable": {"stage_gain": 1.0},
-    "level": {"stage_gain": 1.0, "level_channels": True},
-    "gain4": {"stage_gain": 4.0},
-    "gain64": {"stage_gain": 64.0},
+# Such a trunk cannot blow up what matters, so the head has more features to find it by (7 % more
+# multiply-adds). Its unit is not learned, so no difference could be learned to be an edge, and
+# nothing is smoothed.
+LIMITED = NetworkConfig(stage_gain=1.0, smoothing=UNSMOOTHED, features=1024)
+LIMITS: dict[str, NetworkConfig] = {
+    "stable": LIMITED,
+    "level": replace(LIMITED, level_channels=True),
+    "gain4": replace(LIMITED, stage_gain=4.0),
 }
 """What keeps the blocks of a symmetric network from stepping too far, by name."""
 ALIKE: dict[str, NetworkConfig] = {
     "symmetric": NetworkConfig(),
-    **{name: NetworkConfig(**limit) for name, limit in LIMITS.items()},
+    **LIMITS,
     "twin": NetworkConfig(flavour="twin"),
     # Three convolutions a block, not four, and its strided blocks are cheaper: two of the hidden
     # widths are larger, so that the multiply-adds are about the same (2 % more).
@@ -171,7 +175,10 @@ def _block(
     if config.flavour == "twin":
         return TwinBlock(width, expansion, trunk, **bits)
     if config.flavour == "symmetric":
-        return SymmetricBlock(width, expansion, trunk, limit=_limit(config, index), **bits)
+        limit = _limit(config, index)
+        if limit is not None:
+            return LimitedBlock(width, expansion, trunk, limit=limit, **bits)
+        return SymmetricBlock(width, expansion, trunk, **bits)
     if number == 0 and before is not None:
         inputs = config.widths[index - 1]
         return InvertedResidual(inputs, width, expansion, (before, trunk), stride=2, **bits)
@@ -202,7 +209,7 @@ class DeployableMobileNetV2(nn.Module):
         bits = config.weight_bits
         self.stem = QuantizedConv(3, config.widths[0], kernel=3, stride=2, bits=max(bits, 8))
         # The unit of a limited trunk says nothing: blocks normalise what they see of it, and their
-        # limits follow. A gradient knows no limit, and would shrink the trunk without end.
+        # limits follow.
         self.stem.norm.log_scale.requires_grad_(config.stage_gain is None)
         stages: list[Stage] = []
         for index in range(len(config.widths)):

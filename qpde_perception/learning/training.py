@@ -17,6 +17,7 @@ from qpde_perception.learning.checkpoints import METRICS, resume, save_checkpoin
 from qpde_perception.learning.distillation import load_teachers
 from qpde_perception.learning.errors import LearningError
 from qpde_perception.learning.layers import PositiveBatchNorm
+from qpde_perception.learning.limited import LimitedBlock
 from qpde_perception.learning.networks import DeployableMobileNetV2, build_network
 from qpde_perception.learning.quantizers import (
     ActivationQuantizer,
@@ -213,6 +214,7 @@ def _train(
         if step is None or epoch in (config.float_epochs, config.first_frozen):
             step = _step_of(network, config, teachers, quantized=quantized)
         loss = _train_epoch(step, optimizer, feeder, config, epoch=epoch, watcher=watcher)
+        _settle(network)
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
             "epoch": epoch + 1,
@@ -353,6 +355,13 @@ def _start_quantization(
     for part in network.modules():
         if isinstance(part, WeightQuantizer):
             part.alpha.data.fill_(max(3.0, float(part.alpha)))
+
+
+def _settle(network: torch.nn.Module) -> None:
+    """Bring the limits of steps up to the weights and statistics that an epoch left."""
+    for part in network.modules():
+        if isinstance(part, LimitedBlock):
+            part.settle()
 
 
 def _freeze(network: torch.nn.Module, *, frozen: bool) -> None:

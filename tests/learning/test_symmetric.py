@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
@@ -17,7 +16,7 @@ from qpde_perception.learning.layers import (
     add_on_grid,
 )
 from qpde_perception.learning.quantizers import ActivationQuantizer, set_active
-from qpde_perception.learning.symmetric import StepLimit, SymmetricBlock
+from qpde_perception.learning.symmetric import SymmetricBlock
 
 CHANNELS, EXPANSION, HEIGHT, WIDTH = 3, 2, 4, 5
 SIZE = CHANNELS * HEIGHT * WIDTH
@@ -108,102 +107,6 @@ def test_a_small_step_never_moves_two_inputs_apart_in_the_weighted_norm():
     before = ((x - y).reshape(200, -1) ** 2 / d2).sum(1)
     after = ((made(x) - made(y)).reshape(200, -1) ** 2 / d2).sum(1)
     assert (after <= before * (1 + 1e-12)).all()
-
-
-def limited_block(seed, *, gain=1.0, by_channel=False):
-    """A float64 block that wants to step ten times too far, after many training steps."""
-    torch.manual_seed(seed)
-    trunk = ActivationQuantizer(8, signed=True)
-    limit = StepLimit(5, gain, by_channel)
-    made = SymmetricBlock(3, 2, trunk, limit=limit, weight_bits=8, activation_bits=8).double()
-    with torch.no_grad():
-        made.inner_norm.log_scale += 0.5 * torch.randn_like(made.inner_norm.log_scale)
-        made.outer_norm.log_scale.fill_(1.0)
-        made.train()
-        for norm in (made.inner_norm, made.outer_norm):
-            norm.frozen = True
-        for _ in range(200):
-            made(torch.zeros(1, 3, 5, 5, dtype=torch.float64))
-    return made.eval()
-
-
-@given(
-    seed=st.integers(0, 2**16),
-    gain=st.floats(1.0, 8.0),
-    by_channel=st.booleans(),
-)
-@settings(max_examples=12)
-def test_a_limited_block_moves_no_two_inputs_further_apart_than_its_gain(seed, gain, by_channel):
-    made = limited_block(seed, gain=gain, by_channel=by_channel)
-    assert made.outer_norm.limit < 0.9, "the limit had nothing to do"
-    weights = made.outer_norm.slope.detach()[:, None, None]
-    x, y = torch.randn(2, 200, 3, 5, 5, dtype=torch.float64) * 10
-    before = ((x - y) ** 2 / weights).sum((1, 2, 3))
-    after = ((made(x) - made(y)) ** 2 / weights).sum((1, 2, 3))
-    assert (after <= before * gain**2 * (1 + 1e-12)).all()
-
-
-def curvature(made):
-    """`|| D1^(1/2) K D2^(1/2) ||^2` of a limited block, from dense matrices."""
-    inner, outer = (
-        per_position(norm.slope.detach(), 25).sqrt() for norm in (made.inner_norm, made.outer_norm)
-    )
-    K = dense_kernel(made, (5, 5))
-    return torch.linalg.matrix_norm(inner[:, None] * K * outer[None, :], 2).item() ** 2
-
-
-@pytest.mark.parametrize("by_channel", [False, True])
-@pytest.mark.parametrize("gain", [1.0, 3.0])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_limited_block_uses_most_of_the_curvature_that_its_gain_allows(seed, gain, by_channel):
-    made = limited_block(seed, gain=gain, by_channel=by_channel)
-    assert 0.7 * (1 + gain) < curvature(made) < 1 + gain
-
-
-def row_sums(made):
-    """Row sums of `|K D2 K^T| D1` with all scales unlimited, the largest of all frequencies."""
-    expand = made.expand_quantizer(made.expand).detach()[:, :, 0, 0].numpy()
-    depthwise = made.depthwise_quantizer(made.depthwise).detach()[:, 0].numpy()
-    outer, inner = (
-        norm.unlimited_slope.detach().numpy() for norm in (made.outer_norm, made.inner_norm)
-    )
-    angles = 2 * np.pi * np.arange(6) / 6
-    sums = np.zeros(len(inner))
-    for u in angles:
-        for v in angles:
-            wave = np.exp(-1j * (u * np.arange(3)[:, None] + v * np.arange(3)[None, :]))
-            symbol = (depthwise * wave).sum((1, 2))[:, None] * expand
-            sums = np.maximum(sums, np.abs(symbol * outer @ symbol.conj().T) @ inner)
-    return sums
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_channels_are_levelled_to_the_mean_of_their_row_sums(seed):
-    made = limited_block(seed, by_channel=True)
-    sums = row_sums(made)
-    expected = np.minimum(1.0, sums.mean() / sums)
-    assert expected.min() < 0.9
-    np.testing.assert_allclose(made.inner_norm.limit.numpy(), expected, rtol=1e-9)
-
-
-@given(seed=st.integers(0, 2**16), spread=st.floats(0.0, 3.0))
-@settings(max_examples=12)
-def test_row_sums_of_levelled_channels_bound_the_curvature(seed, spread):
-    made = limited_block(seed, by_channel=True)
-    with torch.no_grad():
-        made.inner_norm.log_scale += spread * torch.randn(6, dtype=torch.float64)
-        made.outer_norm.log_scale += spread * torch.randn(3, dtype=torch.float64)
-    made.train()(torch.zeros(1, 3, 5, 5, dtype=torch.float64))
-    made.outer_norm.limit.fill_(1.0)
-    assert curvature(made) <= row_sums(made).mean() * (1 + 1e-9)
-
-
-def test_a_limited_block_within_its_range_is_left_alone():
-    made = limited_block(0)
-    with torch.no_grad():
-        made.outer_norm.log_scale.fill_(-9.0)
-    made.train()(torch.zeros(1, 3, 5, 5, dtype=torch.float64))
-    assert made.outer_norm.limit == 1.0
 
 
 def test_one_pair_of_kernels_serves_both_ways():

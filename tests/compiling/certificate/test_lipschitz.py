@@ -23,6 +23,7 @@ from qpde_perception.compiling.certificate.symmetry import (  # noqa: E402
 )
 from qpde_perception.compiling.folding import fold  # noqa: E402
 from qpde_perception.compiling.reference import IntegerReference  # noqa: E402
+from qpde_perception.learning.limited import LimitedBlock  # noqa: E402
 from qpde_perception.learning.networks import CONFIGS  # noqa: E402
 
 TINY = "symmetric_mobilenet_v2_tiny"
@@ -171,11 +172,9 @@ def make_limited(make_network):
         with torch.no_grad():
             for block in blocks:
                 block.outer_norm.log_scale += 3.0
-                block.inner_norm.momentum = block.outer_norm.momentum = 0.0
-            network.train()
-            for _ in range(100):
-                network(torch.zeros(2, 3, 16, 16))
-        return fold(network.eval())
+                if isinstance(block, LimitedBlock):
+                    block.settle()
+        return fold(network)
 
     return make
 
