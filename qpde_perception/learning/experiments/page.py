@@ -37,7 +37,8 @@ def write_page(document: dict[str, Any], shown: Presentation, folder: Path) -> P
 def page_text(document: dict[str, Any], shown: Presentation) -> str:
     """Return the page."""
     name, device = document["experiment"], document["device"]
-    settings = yaml.safe_dump(document["settings"], sort_keys=True, default_flow_style=None)
+    chosen = {key: value for key, value in document["settings"].items() if key != "remarks"}
+    settings = yaml.safe_dump(chosen, sort_keys=True, default_flow_style=None)
     parts = [
         f"# {name}",
         document["question"],
@@ -48,6 +49,7 @@ def page_text(document: dict[str, Any], shown: Presentation) -> str:
         "## Reading",
         *shown.reading,
         *_cautions(document),
+        *document["settings"].get("remarks", ()),
         "## How it was made",
         f"    qpde experiment {name} --device {device}",
         shown.effort or _effort(document),

@@ -22,11 +22,13 @@ class Settings(BaseModel):
 
     Attributes:
         seeds: Of weights, order and augmentation; every run is made once with each.
+        remarks: What the reader of the page must know and no figure tells.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seeds: tuple[int, ...] = Field(min_length=1)
+    remarks: tuple[str, ...] = ()
 
 
 class ImageRecipe(BaseModel):

@@ -15,7 +15,12 @@ from qpde_perception.learning.experiments.settings import DEVICES, load_profile,
 RECIPE = {"float_epochs": 1, "quantized_epochs": 1, "batch": 50, "images": 100, "test_images": 40}
 COMMON = {"networks": ["resnet20"], "seeds": [1], "recipe": RECIPE}
 TINY = {
-    "layer-error": {**COMMON, "flavours": ["twin", "paper"], "precisions": ["W4A8", "W4A4"]},
+    "layer-error": {
+        **COMMON,
+        "flavours": ["twin", "paper"],
+        "precisions": ["W4A8", "W4A4"],
+        "remarks": ["Half of the images are upside down."],
+    },
     "bits": {**COMMON, "flavours": ["twin", "paper"], "precisions": ["float", "W4A4"]},
     "tv": {
         **COMMON,
@@ -96,6 +101,8 @@ def test_a_page_names_question_command_seeds_time_and_plots(make):
         "Only 100 images",
     ):
         assert part in text
+    assert text.count("\n\nHalf of the images are upside down.\n\n## How") == 1
+    assert text.count("upside down") == 1, "a remark is no setting"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
