@@ -45,6 +45,18 @@ def test_loss_falls_and_the_signs_are_learned(finished):
     assert metrics_of(finished[0])[-1]["val_top1"] > 0.9
 
 
+def test_a_network_of_limited_steps_ends_with_limits_for_what_it_deploys(
+    signs, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(CONFIGS, "limited", replace(CONFIGS[TINY], stage_gain=1.0))
+    network = train(replace(CONFIG, network="limited"), signs, SPEC, tmp_path, Watcher())
+    for stage in network.stages:
+        for block in stage.blocks:
+            left = block.outer_norm.limit.clone()
+            block.settle()
+            torch.testing.assert_close(left, block.outer_norm.limit, rtol=1e-3, atol=0)
+
+
 def test_the_float_network_of_a_run_is_the_one_at_the_end_of_its_float_epochs(
     finished, signs, tmp_path
 ):
