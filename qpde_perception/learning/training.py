@@ -12,19 +12,13 @@ import numpy as np
 import torch
 
 from qpde_perception.frames import keep_memory
+from qpde_perception.learning.adjusting import freeze, settle, start_quantization
 from qpde_perception.learning.batches import BatchFeeder, BatchSource
 from qpde_perception.learning.checkpoints import METRICS, resume, save_checkpoint
 from qpde_perception.learning.distillation import load_teachers
 from qpde_perception.learning.errors import LearningError
-from qpde_perception.learning.layers import PositiveBatchNorm
-from qpde_perception.learning.limited import LimitedBlock
 from qpde_perception.learning.networks import DeployableMobileNetV2, build_network
-from qpde_perception.learning.quantizers import (
-    ActivationQuantizer,
-    WeightQuantizer,
-    on_grid,
-    set_active,
-)
+from qpde_perception.learning.quantizers import ActivationQuantizer, on_grid, set_active
 from qpde_perception.learning.signs import prepared_pixels
 from qpde_perception.learning.stepping import EagerStep, GraphedStep
 from qpde_perception.learning.temperature import fit_temperature
@@ -36,7 +30,7 @@ from qpde_perception.learning.trained_run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -208,13 +202,13 @@ def _train(
         quantized = epoch >= config.float_epochs
         if epoch == config.float_epochs:
             save_weights(network, folder / FLOAT_WEIGHTS)
-            _start_quantization(network, feeder, config)
+            start_quantization(network, _calibration_pixels(network, feeder, config))
         set_active(network, active=quantized)
-        _freeze(network, frozen=epoch >= config.first_frozen)
+        freeze(network, frozen=epoch >= config.first_frozen)
         if step is None or epoch in (config.float_epochs, config.first_frozen):
             step = _step_of(network, config, teachers, quantized=quantized)
         loss = _train_epoch(step, optimizer, feeder, config, epoch=epoch, watcher=watcher)
-        _settle(network)
+        settle(network, _calibration_pixels(network, feeder, config))
         accuracy = float(np.mean(predict(network, pictures).argmax(1) == watched.labels))
         metrics = {
             "epoch": epoch + 1,
@@ -338,33 +332,8 @@ def _optimizer(network: torch.nn.Module, config: TrainingConfig) -> torch.optim.
     )
 
 
-@torch.no_grad()
-def _start_quantization(
-    network: DeployableMobileNetV2, feeder: BatchFeeder, config: TrainingConfig
-) -> None:
-    """Set every activation's clipping from what the float network shows."""
-    quantizers = [m for m in network.modules() if isinstance(m, ActivationQuantizer)]
-    for quantizer in quantizers:
-        quantizer.observe()
-    network.eval()
-    device = _device_of(network)
+def _calibration_pixels(
+    network: torch.nn.Module, feeder: BatchFeeder, config: TrainingConfig
+) -> Iterator[torch.Tensor]:
     for pixels, _ in islice(feeder.epoch(config.epochs), CALIBRATION_BATCHES):
-        network(_as_tensor(pixels).to(device))
-    for quantizer in quantizers:
-        quantizer.calibrate()
-    for part in network.modules():
-        if isinstance(part, WeightQuantizer):
-            part.alpha.data.fill_(max(3.0, float(part.alpha)))
-
-
-def _settle(network: torch.nn.Module) -> None:
-    """Bring the limits of steps up to the weights and statistics that an epoch left."""
-    for part in network.modules():
-        if isinstance(part, LimitedBlock):
-            part.settle()
-
-
-def _freeze(network: torch.nn.Module, *, frozen: bool) -> None:
-    for part in network.modules():
-        if isinstance(part, PositiveBatchNorm):
-            part.frozen = frozen
+        yield _as_tensor(pixels).to(_device_of(network))
