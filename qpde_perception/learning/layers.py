@@ -170,9 +170,18 @@ class PooledHead(nn.Module):
         self.bias.data.div_(temperature)
 
     def weight_scale(self) -> Tensor:
-        """Return the value of one integer step per class, powers of two, shape (classes, 1)."""
-        largest = self.weight.detach().abs().amax(dim=1, keepdim=True).clamp_min(1e-8)
-        return torch.exp2(torch.ceil(torch.log2(largest / 127.0)))
+        """Return the value of one integer step per class, powers of two, shape (classes, 1).
+
+        Small enough for eight bits, and large enough for the sum of all products to be an integer
+        that float32 holds, whatever the features are.
+        """
+        magnitudes = self.weight.detach().abs()
+        largest = magnitudes.amax(dim=1, keepdim=True).clamp_min(1e-8)
+        # Rounding takes half a step from, or adds it to, each weight.
+        feature = self._features[0].q_max * 2**self.EXTRA_BITS
+        room = 2.0**24 / feature - 0.5 * magnitudes.shape[1]
+        total = magnitudes.sum(dim=1, keepdim=True)
+        return torch.exp2(torch.ceil(torch.log2(torch.maximum(largest / 127.0, total / room))))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, shape (n, classes), of features (n, channels, height, width)."""

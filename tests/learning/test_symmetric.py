@@ -199,3 +199,19 @@ def test_head_rounds_the_mean_to_quarters_of_a_step_and_its_weights_to_integers(
     assert (codes.abs().amax(1) > 63).all()
     pooled = torch.round(x.mean((2, 3)) / step) * step
     torch.testing.assert_close(head(x), F.linear(pooled, codes * scale, head.bias))
+
+
+@pytest.mark.parametrize("values", ["alike", "normal", "one"])
+def test_sums_of_a_large_head_are_integers_that_float32_holds(values):
+    torch.manual_seed(4)
+    features = ActivationQuantizer(8, signed=False)
+    head = PooledHead(1024, 3, features)
+    made = {"alike": torch.full, "normal": lambda shape, scale: scale * torch.randn(shape)}
+    weight = made.get(values, lambda shape, _: torch.eye(*shape))(head.weight.shape, 0.3)
+    head.weight.data.copy_(weight)
+    codes = torch.round(head.weight / head.weight_scale()).abs()
+    assert codes.max() <= 127
+    sums = codes.sum(1) * features.q_max * 2**head.EXTRA_BITS
+    assert sums.max() < 2**24
+    # No coarser than one of the two bounds asks for.
+    assert ((codes.amax(1) > 63) | (sums > 2**22)).all()
