@@ -52,8 +52,8 @@ class TrainingConfig:
         network: Name of the network's configuration.
         float_epochs: Epochs before quantization.
         quantized_epochs: Epochs with quantization in the loop.
-        frozen_epochs: Last epochs, with the statistics of the normalisations as deployed; never the
-            first quantized one.
+        frozen_epochs: Last epochs, with the statistics of the normalisations as deployed, but of
+            limited steps; never the first quantized one.
         frozen_learning_rate: Learning rate at the start of the frozen epochs; it falls to zero.
         batch: Images per step.
         learning_rate: Peak of the cosine schedule, after one epoch of warm-up.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from coloured_signs import TINY
 
-from qpde_perception.learning.adjusting import settle
+from qpde_perception.learning.adjusting import freeze, settle
 from qpde_perception.learning.layers import PositiveBatchNorm
 from qpde_perception.learning.networks import CONFIGS, DeployableMobileNetV2
 
@@ -39,3 +39,11 @@ def test_a_network_without_limited_steps_is_left_as_it_is(batches):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     settle(network, batches)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("stage_gain", "frozen"), [(None, True), (1.0, False)])
+def test_statistics_are_frozen_but_where_steps_are_limited(stage_gain, frozen):
+    network = DeployableMobileNetV2(replace(CONFIGS[TINY], stage_gain=stage_gain))
+    freeze(network, frozen=True)
+    found = {m.frozen for m in network.modules() if isinstance(m, PositiveBatchNorm)}
+    assert found == {frozen}
