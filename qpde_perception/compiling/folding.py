@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-EXACT_FLOAT32 = 2**24
 ENGINE_BITS = 8
 """Bits that engines multiply: fewer are a part of the grid for weights, but not for activations."""
 
@@ -190,10 +189,6 @@ class _Folder:
         finer = 2**PooledHead.EXTRA_BITS
         weight_scale = network.head.weight_scale()
         codes = torch.round(network.head.weight / weight_scale).numpy().astype(np.int8)
-        largest = np.abs(codes.astype(np.int64)).sum(1).max() * self.grids[features].q_max * finer
-        if largest >= EXACT_FLOAT32:
-            msg = f"the head's sums reach {largest}, beyond the integers that float32 holds exactly"
-            raise CompilingError(msg)
         step = np.float32(self.grids[features].scale) / np.float32(finer)
         self.arrays["head.weight"] = codes
         self.arrays["head.scale"] = (weight_scale.numpy()[:, 0] * step).astype(np.float32)
