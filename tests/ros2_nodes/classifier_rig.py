@@ -52,7 +52,8 @@ class Rig:
         return self.statuses(task)[-1]
 
     def state(self):
-        answer = self.listener.call(GetState, f"{self.name}/get_state", GetState.Request())
+        service = f"{self.name}/get_state"
+        answer = self.listener.call(GetState, service, GetState.Request(), repeatable=True)
         return answer.current_state.label
 
     def change(self, transition):
@@ -66,13 +67,15 @@ class Rig:
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]
         )
-        answer = self.listener.call(SetParameters, f"{self.name}/set_parameters", request)
+        service = f"{self.name}/set_parameters"
+        answer = self.listener.call(SetParameters, service, request, repeatable=True)
         (result,) = answer.results
         return "" if result.successful else result.reason
 
     def get(self, name):
         request = GetParameters.Request(names=[name])
-        answer = self.listener.call(GetParameters, f"{self.name}/get_parameters", request)
+        service = f"{self.name}/get_parameters"
+        answer = self.listener.call(GetParameters, service, request, repeatable=True)
         return parameter_value_to_python(answer.values[0])
 
     def camera(self, name="", *, compressed=False, depth=5):
