@@ -47,7 +47,7 @@ def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         network: In training mode.
-        batches: As above.
+        batches: Pixels, as `start_quantization` is given them.
     """
     limited = _limited(network)
     if not limited:

@@ -66,7 +66,7 @@ class LimitedBatchNorm(PositiveBatchNorm):
         return self.log_scale.exp() / (self.variance + self.epsilon).sqrt()
 
     def forward(self, x: Tensor, requantization: Requantization | None = None) -> Tensor:
-        """Normalise `x`, shape (n, channels, height, width); arguments as above."""
+        """Normalise `x`, shape (n, channels, height, width); see `PositiveBatchNorm.forward`."""
         learns = self.training and not self.frozen
         if requantization is not None and not learns:
             slope, offset = self.deployed(requantization)

@@ -87,7 +87,7 @@ TINY = NetworkConfig(
     input_size=16, classes=5, widths=(8, 16), depths=(1, 1), expansions=(2, 2), features=16
 )
 WIDE = NetworkConfig(widths=(40, 80, 160))
-# Such a trunk cannot blow up what matters, so the head has more features to find it by (7 % more
+# Such a trunk cannot blow up what matters, so the head has more features to find it by (8 % more
 # multiply-adds). Its unit is not learned, so no difference could be learned to be an edge, and
 # nothing is smoothed.
 LIMITED = NetworkConfig(stage_gain=1.0, smoothing=UNSMOOTHED, features=1024)

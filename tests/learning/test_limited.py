@@ -1,4 +1,4 @@
-"""The block of limited gain against its formula, written with dense matrices."""
+"""The block of limited gain against its formula, written frequency by frequency."""
 
 from __future__ import annotations
 
